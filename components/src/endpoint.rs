@@ -1,0 +1,173 @@
+//! Endpoints: one socket address of a peer, the sender behind it, and the legs that wait for it.
+
+use std::net::SocketAddr;
+
+use bevy_ecs::lifecycle::HookContext;
+use bevy_ecs::prelude::*;
+use bevy_ecs::world::DeferredWorld;
+
+use crate::identity::{Obituaries, Obituary, Slot};
+use crate::inbound::Source;
+use crate::message::HeldQueue;
+use crate::time::Timestamp;
+
+/// The peer, or bare address, that an endpoint belongs to.
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[relationship(relationship_target = Endpoints)]
+pub struct EndpointOf(pub Entity);
+
+/// The endpoints of a peer, in the order in which their addresses were listed.
+#[derive(Component, Debug, Default)]
+#[relationship_target(relationship = EndpointOf, linked_spawn)]
+pub struct Endpoints(Vec<Entity>);
+
+/// One address of a peer.
+#[derive(Component, Clone, Copy, Debug)]
+#[component(on_remove = Endpoint::on_remove)]
+pub struct Endpoint {
+    /// The canonical address.
+    pub addr: SocketAddr,
+    /// Where its sender stands.
+    pub state: EndpointState,
+    /// Who listed the address.
+    pub sources: Sources,
+    /// The slot in the shard's table; counts only in states that hold one.
+    pub slot: Slot,
+    /// The shard, by hash of the address.
+    pub shard: u16,
+    /// Failed senders in a row: the memory of the backoff, which survives a restart.
+    pub attempt: u8,
+    /// Whether it is the one that a failover peer uses at present.
+    pub in_use: bool,
+    /// Endpoints whose unwritten legs must come back before this one may send, so that order is kept over a move.
+    pub predecessors: u32,
+    /// Counts this slot's senders; an event of an older one is stale.
+    pub generation: u32,
+    /// Since when it is in this state.
+    pub since: Timestamp,
+}
+
+impl Endpoint {
+    fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {
+        let Some(&endpoint) = world.get::<Self>(context.entity) else { return };
+        let peer = world.get::<EndpointOf>(context.entity).map(|of| of.0);
+        Obituaries::record(&mut world, &context, Obituary::Endpoint { entity: context.entity, endpoint, peer });
+    }
+}
+
+/// Where an endpoint's sender stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointState {
+    /// It has no sender and waits for one.
+    New,
+    /// Its sender is connecting; its slot is open.
+    Connecting,
+    /// It can be written to.
+    Up,
+    /// Its slot is being closed; the shard's confirmation is under way.
+    Closing(AfterClose),
+    /// Its sender stopped; the next starts when its backoff is over.
+    Down,
+    /// Stopped by policy, until its address changes or the host restarts it.
+    Stopped,
+    /// Its peer's list is empty: no sender, its legs wait.
+    Unlisted,
+}
+
+/// What follows when the shard has confirmed that a slot is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterClose {
+    /// A new sender at once: the address was listed again.
+    Reopen,
+    /// A new sender after the backoff.
+    ///
+    /// Its legs move to this heir, if the peer has another address that works.
+    Retry(Option<Entity>),
+    /// Nothing, until the host restarts it.
+    Stop,
+    /// Nothing, until the peer has addresses again.
+    Unlist,
+    /// The endpoint goes. Its legs move to this heir, or end for want of one.
+    Remove(Option<Entity>),
+}
+
+impl EndpointState {
+    /// Whether a slot of the shard is held.
+    #[must_use]
+    pub fn holds_slot(self) -> bool {
+        matches!(self, Self::Connecting | Self::Up | Self::Closing(_))
+    }
+}
+
+/// Who listed an address, as a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sources(u8);
+
+impl Sources {
+    /// Just this one.
+    #[must_use]
+    pub fn only(source: Source) -> Self {
+        Self(1 << source as u8)
+    }
+
+    /// With or without this one.
+    pub fn set(&mut self, source: Source, listed: bool) {
+        if listed {
+            self.0 |= 1 << source as u8;
+        } else {
+            self.0 &= !(1 << source as u8);
+        }
+    }
+
+    /// Whether this one is in it.
+    #[must_use]
+    pub fn contains(self, source: Source) -> bool {
+        self.0 & (1 << source as u8) != 0
+    }
+
+    /// Whether nobody lists the address any more.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Legs that wait for this endpoint, oldest first, and what may be handed over at present.
+#[derive(Component, Debug, Default)]
+#[component(on_remove = Waiting::on_remove)]
+pub struct Waiting {
+    /// The legs.
+    #[doc(hidden)]
+    pub queue: HeldQueue,
+    /// Legs that may be handed over before the shard says more.
+    #[doc(hidden)]
+    pub credit_legs: u32,
+    /// Bytes that may be handed over before the shard says more.
+    #[doc(hidden)]
+    pub credit_bytes: u64,
+    /// Whether the shard has been asked for more credit.
+    #[doc(hidden)]
+    pub asked: bool,
+}
+
+impl Waiting {
+    /// How many entries there are; stale ones, whose message has ended, included until they are swept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queue.legs.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.legs.is_empty()
+    }
+
+    fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {
+        let Some(mut waiting) = world.get_mut::<Self>(context.entity) else { return };
+        let legs = waiting.queue.take();
+        if !legs.is_empty() {
+            Obituaries::record(&mut world, &context, Obituary::Legs(legs));
+        }
+    }
+}

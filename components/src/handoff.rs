@@ -1,0 +1,423 @@
+//! What crosses between the frame and the I/O side, and the queues that it crosses in.
+//!
+//! Down goes one [`Batch`] per shard and tick: every message once, and entries that say who gets it. Up comes one
+//! [`ShardReport`] per wake-up of the shard: counts, single legs only where the host asked or the legs come back, and the
+//! spent batch, so that a steady tick allocates nothing. All queues are bounded; a full one is answered, never waited for.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use atomic_waker::AtomicWaker;
+use bytes::Bytes;
+use crossbeam_queue::ArrayQueue;
+use thiserror::Error;
+
+use crate::identity::{Label, Slot};
+use crate::inbound::Inbound;
+use crate::message::{Overflow, Submission};
+use crate::outcome::{DropReason, Drops, Outcome};
+use crate::time::Timestamp;
+
+/// Batches that may wait for a shard. When as many wait, legs stay on the frame side.
+pub const SHARD_BATCHES_MAX: usize = 8;
+/// Reports that may wait for the frame. When as many wait, the shard keeps adding to the one it has.
+pub const SHARD_REPORTS_MAX: usize = 64;
+
+/// One shard's part of one tick.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The messages, each once.
+    pub messages: Vec<BatchMessage>,
+    /// Who gets them, and what changes in between, in order.
+    pub entries: Vec<BatchEntry>,
+    /// Recipient lists that entries refer to.
+    pub lists: Vec<SlotList>,
+    /// Changes that entries refer to.
+    pub ops: Vec<ShardOp>,
+    /// How many legs the entries name.
+    pub legs: u64,
+    /// How many payload bytes those legs carry.
+    pub bytes: u64,
+}
+
+impl Batch {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Empties it, keeping what it has allocated.
+    pub fn clear(&mut self) {
+        self.messages.clear();
+        self.entries.clear();
+        self.lists.clear();
+        self.ops.clear();
+        self.legs = 0;
+        self.bytes = 0;
+    }
+}
+
+/// A message on its way to endpoints.
+#[derive(Clone, Debug)]
+pub struct BatchMessage {
+    /// The bytes.
+    pub payload: Bytes,
+    /// The public sequence number.
+    pub sequence: u64,
+    /// The order of ingest.
+    pub order: u64,
+    /// When it is worthless.
+    pub deadline: Timestamp,
+    /// What to do where the endpoint's queue is full.
+    pub overflow: Overflow,
+    /// The class.
+    pub label: Label,
+    /// Whether each leg's outcome is to be reported.
+    pub receipt: bool,
+}
+
+/// One step of a batch. Numbers are indices into the batch's other lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchEntry {
+    /// One message to one endpoint.
+    Leg {
+        /// The endpoint.
+        slot: Slot,
+        /// The message.
+        message: u32,
+    },
+    /// One message to every endpoint of a list.
+    List {
+        /// The list.
+        list: u32,
+        /// The message.
+        message: u32,
+    },
+    /// A change of the shard's table.
+    Op(u32),
+}
+
+/// A recipient list shared with the group that it belongs to.
+#[derive(Clone, Debug)]
+pub struct SlotList {
+    /// The endpoints.
+    pub slots: Arc<Vec<Slot>>,
+    /// Endpoints to leave out; few.
+    pub except: Option<Arc<[Slot]>>,
+}
+
+impl SlotList {
+    /// The endpoints that get the message.
+    pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
+        let except = self.except.as_deref().unwrap_or_default();
+        self.slots.iter().copied().filter(|slot| !except.contains(slot))
+    }
+
+    /// How many endpoints get the message.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.except.as_ref().map_or(0, |except| except.len())
+    }
+
+    /// Whether nobody does.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A change of a shard's table.
+#[derive(Clone, Debug)]
+pub enum ShardOp {
+    /// The slot gets a sender.
+    Open {
+        /// The slot.
+        slot: Slot,
+        /// Which of the slot's senders this is.
+        generation: u32,
+        /// Where it sends to.
+        addr: SocketAddr,
+    },
+    /// The slot's sender ends. Confirmed by [`EndpointReportKind::Closed`], after which the slot may be reused.
+    Close {
+        /// The slot.
+        slot: Slot,
+        /// Which of the slot's senders.
+        generation: u32,
+        /// What becomes of legs that it has not written.
+        unwritten: CloseUnwritten,
+    },
+    /// Asks how much the endpoint's queue can take, once at least half of it is free.
+    Credit {
+        /// The slot.
+        slot: Slot,
+        /// Which of the slot's senders.
+        generation: u32,
+    },
+    /// New limits.
+    Limits(ShardLimits),
+    /// Every leg that is still held ends as `Dropped(Shutdown)`.
+    Abandon,
+}
+
+/// What becomes of legs that a closed sender has not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseUnwritten {
+    /// They go back to the frame side, in order.
+    Return,
+    /// They end.
+    Drop(DropReason),
+}
+
+/// The limits that a shard applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardLimits {
+    /// Legs queued for one endpoint.
+    pub endpoint_legs_max: usize,
+    /// Payload bytes queued for one endpoint.
+    pub endpoint_bytes_max: usize,
+    /// The size up to which small messages share a datagram.
+    pub datagram_bytes_max: usize,
+    /// Payload bytes of arrivals that may wait for the frame.
+    pub inbound_bytes_max: usize,
+}
+
+/// What a shard has done since its last report.
+#[derive(Debug, Default)]
+pub struct ShardReport {
+    /// Legs that the kernel took.
+    pub written: u64,
+    /// Legs whose arrival was confirmed.
+    pub acked: u64,
+    /// Legs of which nobody knows.
+    pub indeterminate: u64,
+    /// Legs that ended unwritten, by reason.
+    pub dropped: Drops,
+    /// Payload bytes of all legs that ended here or went back.
+    pub released_bytes: u64,
+    /// Legs that go back to the frame side, in order per slot.
+    pub returned: Vec<Returned>,
+    /// Outcomes of legs whose message asked for receipts.
+    pub outcomes: Vec<LegOutcome>,
+    /// Changes of senders.
+    pub endpoints: Vec<EndpointReport>,
+    /// Whether the task panicked and was restarted.
+    pub restarted: bool,
+    /// Whether the task is gone: this is its last report.
+    pub gone: bool,
+    /// Datagrams that the kernel took.
+    pub datagrams: u64,
+    /// Bytes in those datagrams.
+    pub datagram_bytes: u64,
+    /// System calls made to send.
+    pub syscalls: u64,
+    /// Arrivals that were no valid datagram.
+    pub malformed: u64,
+    /// Datagrams that the kernel dropped at the receiving socket, since the start.
+    pub kernel_drops: u64,
+    /// Legs that the shard holds now, by its own count.
+    pub held_legs: u64,
+    /// Batches that the shard has taken since the start.
+    pub batches: u64,
+    /// Spent batches, to be filled again.
+    pub spent: Vec<Batch>,
+}
+
+impl ShardReport {
+    /// Whether there is nothing to tell.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.written == 0
+            && self.acked == 0
+            && self.indeterminate == 0
+            && self.dropped.total() == 0
+            && self.returned.is_empty()
+            && self.endpoints.is_empty()
+            && self.spent.is_empty()
+            && self.malformed == 0
+            && self.syscalls == 0
+            && !self.restarted
+    }
+
+    /// Empties it, keeping what it has allocated.
+    pub fn clear(&mut self) {
+        self.returned.clear();
+        self.outcomes.clear();
+        self.endpoints.clear();
+        self.spent.clear();
+        let (returned, outcomes) = (std::mem::take(&mut self.returned), std::mem::take(&mut self.outcomes));
+        let (endpoints, spent) = (std::mem::take(&mut self.endpoints), std::mem::take(&mut self.spent));
+        *self = Self { returned, outcomes, endpoints, spent, ..Self::default() };
+    }
+}
+
+/// A leg that goes back to the frame side.
+#[derive(Debug)]
+pub struct Returned {
+    /// Where it was.
+    pub slot: Slot,
+    /// Which of the slot's senders had it.
+    pub generation: u32,
+    /// The message.
+    pub message: BatchMessage,
+}
+
+/// The outcome of one leg whose message asked for a receipt.
+#[derive(Clone, Copy, Debug)]
+pub struct LegOutcome {
+    /// The endpoint.
+    pub slot: Slot,
+    /// Which of the slot's senders.
+    pub generation: u32,
+    /// Where it sends to: known also when the endpoint is gone by the time of the report.
+    pub addr: Option<SocketAddr>,
+    /// The message's public sequence number.
+    pub sequence: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// A change of one sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointReport {
+    /// The slot.
+    pub slot: Slot,
+    /// Which of the slot's senders. An event of an older one is stale and does nothing.
+    pub generation: u32,
+    /// What changed.
+    pub kind: EndpointReportKind,
+}
+
+/// What changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointReportKind {
+    /// It can be written to.
+    Connected,
+    /// It has ended by itself. Its unwritten legs have been returned; the slot stays known until it is closed.
+    Stopped(StopCause),
+    /// It is closed, and the slot may be reused.
+    Closed,
+    /// The answer to [`ShardOp::Credit`].
+    Credit {
+        /// Legs that its queue can take.
+        legs: u32,
+        /// Payload bytes that its queue can take.
+        bytes: u64,
+    },
+}
+
+/// Why a sender stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+pub enum StopCause {
+    /// The other side refused the connection.
+    #[error("connection refused")]
+    Refused,
+    /// Connecting, or a write, took longer than allowed.
+    #[error("timed out")]
+    TimedOut,
+    /// The other side reset the connection.
+    #[error("connection reset")]
+    Reset,
+    /// The other side closed the connection.
+    #[error("closed by the other side")]
+    Closed,
+    /// The connection ended in the middle of a frame.
+    #[error("truncated in mid-frame")]
+    Truncated,
+    /// The host or the network is unreachable.
+    #[error("unreachable")]
+    Unreachable,
+    /// Any other error of the socket.
+    #[error("socket error")]
+    Socket,
+    /// A queue was full, and the message's policy is to stop the endpoint.
+    #[error("stopped by policy")]
+    Policy,
+}
+
+/// The queues between the frame and one shard.
+#[derive(Debug)]
+pub struct ShardPort {
+    /// Batches, downward.
+    pub batches: ArrayQueue<Batch>,
+    /// Reports, upward.
+    pub reports: ArrayQueue<ShardReport>,
+    /// Emptied reports, downward, to be filled again.
+    pub spare_reports: ArrayQueue<ShardReport>,
+    /// Arrivals, upward.
+    pub inbound: ArrayQueue<Inbound>,
+    /// Payload bytes in `inbound`.
+    pub inbound_bytes: AtomicU64,
+    /// Set by the shard when `inbound` is full and it has stopped reading; the frame wakes it once there is room.
+    pub starved: AtomicBool,
+    /// Set by the shard when `reports` was full and it has more to tell; the frame wakes it once there is room.
+    pub reports_full: AtomicBool,
+    /// Set when the frame is gone: the shard's task ends.
+    pub closed: AtomicBool,
+    /// Set when the shard's task is gone, for example since its runtime was dropped, after its last report.
+    pub gone: AtomicBool,
+    /// The last report of a task that is gone, for which `reports` had no room.
+    pub last_words: Mutex<Option<ShardReport>>,
+    /// Wakes the shard's task.
+    pub waker: AtomicWaker,
+}
+
+impl ShardPort {
+    /// Queues for one shard, with room for `inbound_max` arrivals.
+    #[must_use]
+    pub fn new(inbound_max: usize) -> Self {
+        Self {
+            batches: ArrayQueue::new(SHARD_BATCHES_MAX),
+            reports: ArrayQueue::new(SHARD_REPORTS_MAX),
+            spare_reports: ArrayQueue::new(SHARD_REPORTS_MAX),
+            inbound: ArrayQueue::new(inbound_max),
+            inbound_bytes: AtomicU64::new(0),
+            starved: AtomicBool::new(false),
+            reports_full: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            last_words: Mutex::new(None),
+            waker: AtomicWaker::new(),
+        }
+    }
+}
+
+/// The lane in which handles on other threads submit, and what a submission is checked against.
+#[derive(Debug)]
+pub struct IngressPort<P> {
+    /// The submissions. Full: `SendError::IngressFull`.
+    pub queue: ArrayQueue<Submission<P>>,
+    /// Payload bytes in the queue.
+    pub bytes: AtomicU64,
+    /// The last public sequence number given out, by either lane.
+    pub sequence: AtomicU64,
+    /// The first half of every message id.
+    pub epoch: u32,
+    /// `message_bytes_max`, or what the transport can carry if that is less.
+    pub message_bytes_max: AtomicUsize,
+    /// `ingress_bytes_max`.
+    pub ingress_bytes_max: AtomicUsize,
+    /// Whether messages to oneself are refused (0) or looped back (1).
+    pub loopback: AtomicU8,
+    /// Whether nothing new is taken.
+    pub closed: AtomicBool,
+    /// The host's own id among the peers.
+    pub local_id: Option<P>,
+    /// The addresses that are bound.
+    pub local_addrs: Vec<SocketAddr>,
+    /// Whether the transport reaches IPv4.
+    pub ipv4: bool,
+    /// Whether the transport reaches IPv6.
+    pub ipv6: bool,
+}
+
+impl<P> IngressPort<P> {
+    /// The next public sequence number.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}

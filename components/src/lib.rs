@@ -1,0 +1,41 @@
+//! The data of tickcast: what lives in the World, what crosses to the I/O side, what comes back.
+//!
+//! Owns: every component, every hand-off structure, every limit and every error of submission.
+//! Never does: behaviour. No tokio, no clock, no thread, no socket; `clippy.toml` and the manifest keep it so.
+//!
+//! Read in this order: [`message`] (what a host submits, and the entity that it becomes), [`peer`], [`endpoint`],
+//! [`group`], [`resolution`] (the other entities), [`handoff`] (what crosses between frame and I/O), [`outcome`] and
+//! [`tick`] (how it is all accounted for).
+
+pub mod address;
+pub mod config;
+pub mod endpoint;
+pub mod group;
+pub mod handoff;
+pub mod identity;
+pub mod inbound;
+pub mod message;
+pub mod outcome;
+pub mod peer;
+pub mod resolution;
+pub mod tick;
+pub mod time;
+
+pub use address::{AddressError, canonical, check_address};
+pub use config::{AddressPolicy, ConfigError, NetworkConfig, SelfPolicy, SilencePolicy};
+pub use endpoint::{AfterClose, Endpoint, EndpointOf, EndpointState, Endpoints, Sources, Waiting};
+pub use group::{GroupId, Members, Memberships};
+pub use handoff::{
+    Batch, BatchEntry, BatchMessage, CloseUnwritten, EndpointReport, EndpointReportKind, IngressPort, LegOutcome,
+    Returned, ShardLimits, ShardOp, ShardPort, ShardReport, SlotList, StopCause,
+};
+pub use identity::{InstanceOf, LABELS_MAX, Label, LabelError, MessageId, Obituaries, Obituary, PeerId, Slot};
+pub use inbound::{Event, Inbound, InboundKind, PeerData, Receipt, Received, Source};
+pub use message::{
+    Addressed, Aim, Deadline, HeldLeg, HeldQueue, Message, Overflow, Pending, Recipients, SendError, Submission, Target,
+};
+pub use outcome::{DropReason, Drops, LegCounts, Outcome};
+pub use peer::{BareAddr, Heard, Link, Parked, PeerKey, PeerState, Route};
+pub use resolution::Resolution;
+pub use tick::{EndpointCounts, IoCounts, SYSTEMS, SystemTiming, TickReport};
+pub use time::Timestamp;

@@ -1,0 +1,363 @@
+//! Messages: what a host submits ([`struct@Message`], [`Target`]), why it may be refused, and the entity it becomes
+//! ([`Pending`] with [`Recipients`]).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bevy_ecs::lifecycle::HookContext;
+use bevy_ecs::prelude::*;
+use bevy_ecs::world::DeferredWorld;
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::address::AddressError;
+use crate::group::GroupId;
+use crate::identity::{Label, MessageId, Obituaries, Obituary};
+use crate::time::Timestamp;
+
+/// A message, before it is submitted.
+///
+/// ```
+/// use std::time::Duration;
+/// use tickcast_components::{Label, Message, Overflow};
+///
+/// let snapshot = Message::new("x=1 y=2")
+///     .label(Label::new(3)?)
+///     .expires_in(Duration::from_millis(100))
+///     .overflow(Overflow::KeepLatest { key: 7 });
+/// assert_eq!(snapshot.payload.len(), 7);
+/// # Ok::<(), tickcast_components::LabelError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The bytes. Shared, never copied per recipient.
+    pub payload: Bytes,
+    /// The class of message, for statistics.
+    pub label: Label,
+    /// When it is worthless.
+    pub deadline: Deadline,
+    /// What to do where a queue is full.
+    pub overflow: Overflow,
+    /// Whether every leg's outcome is to be told by a [`Receipt`](crate::Receipt).
+    pub receipt: bool,
+}
+
+impl Message {
+    /// A message with the first label, no deadline, [`Overflow::DropOldest`] and no receipt.
+    #[must_use]
+    pub fn new(payload: impl Into<Bytes>) -> Self {
+        Self {
+            payload: payload.into(),
+            label: Label::default(),
+            deadline: Deadline::None,
+            overflow: Overflow::default(),
+            receipt: false,
+        }
+    }
+
+    /// With this label.
+    #[must_use]
+    pub fn label(mut self, label: Label) -> Self {
+        self.label = label;
+        self
+    }
+
+    /// Worthless from `at` on.
+    #[must_use]
+    pub fn expires_at(mut self, at: Instant) -> Self {
+        self.deadline = Deadline::At(at);
+        self
+    }
+
+    /// Worthless `after` the tick that takes it in.
+    #[must_use]
+    pub fn expires_in(mut self, after: Duration) -> Self {
+        self.deadline = Deadline::After(after);
+        self
+    }
+
+    /// With this policy where a queue is full.
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// With a receipt for every leg.
+    #[must_use]
+    pub fn receipt(mut self) -> Self {
+        self.receipt = true;
+        self
+    }
+}
+
+/// When a message is worthless. One whose deadline has passed when it is taken in ends as `Dropped(Expired)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deadline {
+    /// Never; while parked it lives at most `parked_age_max`.
+    #[default]
+    None,
+    /// From this moment on.
+    At(Instant),
+    /// This long after the tick that takes it in.
+    After(Duration),
+}
+
+/// What happens where an endpoint's queue, or a peer's parking place, is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// The new leg is dropped: `Dropped(QueueFull)`.
+    DropNewest,
+    /// The oldest leg in the queue is dropped: `Dropped(Evicted)`.
+    #[default]
+    DropOldest,
+    /// A leg with the same key that has not left yet is replaced in its place at any time, full or not:
+    /// `Dropped(Superseded)`. Without one, a full queue drops its oldest.
+    KeepLatest {
+        /// What the message is the latest of, for example the number of an object. Keys are compared per endpoint.
+        key: u64,
+    },
+    /// The endpoint is stopped until its address changes or the host restarts it: a client that cannot keep up with
+    /// what it must not miss is of no use. A peer that has no endpoint yet drops the new leg instead.
+    StopEndpoint,
+}
+
+/// Who gets a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target<P> {
+    /// One peer: every address of it, or the first that works.
+    Peer(P),
+    /// One address, whoever is behind it.
+    Addr(SocketAddr),
+    /// The members of a group when the message is taken in.
+    Group(GroupId),
+    /// Every peer.
+    All,
+    /// These peers, by entity.
+    Many(Arc<[Entity]>),
+}
+
+/// Who gets a message, and who does not. Made from a [`Target`] by [`Target::except`] or `into()`.
+#[derive(Clone, Debug)]
+pub struct Addressed<P> {
+    /// Who does.
+    pub target: Target<P>,
+    /// Who does not, although the target names them.
+    pub except: Option<Arc<[Entity]>>,
+}
+
+impl<P> Target<P> {
+    /// This target without these peers.
+    #[must_use]
+    pub fn except(self, peers: impl Into<Arc<[Entity]>>) -> Addressed<P> {
+        Addressed { target: self, except: Some(peers.into()) }
+    }
+}
+
+impl<P> From<Target<P>> for Addressed<P> {
+    fn from(target: Target<P>) -> Self {
+        Self { target, except: None }
+    }
+}
+
+/// A message on its way into the tick.
+#[derive(Debug)]
+pub struct Submission<P> {
+    /// Its public sequence number.
+    pub sequence: u64,
+    /// Who gets it.
+    pub to: Addressed<P>,
+    /// What they get.
+    pub message: Message,
+}
+
+/// Why a message was refused. The message was not taken and nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The payload is longer than `message_bytes_max`.
+    #[error("payload of {bytes} bytes is over the limit of {max}")]
+    PayloadTooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// As many messages as `ingress_messages_max`, or bytes as `ingress_bytes_max`, wait for the next tick.
+    #[error("the ingress queue is full; step the engine, or send less between two steps")]
+    IngressFull,
+    /// As many peers without an address, or bare addresses, as are allowed are known already.
+    #[error("too many unresolved peers or bare addresses are known already")]
+    TooManyPeers,
+    /// There is no such group.
+    #[error("there is no such group")]
+    UnknownGroup,
+    /// The address cannot be a target.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The target is this engine itself, and the configuration refuses that.
+    #[error("the message is addressed to oneself")]
+    ToOneself,
+    /// Shutdown has begun; nothing new is taken.
+    #[error("the engine is shutting down")]
+    ShuttingDown,
+}
+
+/// A pending message: the component of a message entity.
+///
+/// Message entities are pooled. An idle one has [`Pending::is_live`] `false`; a system over pending messages skips
+/// those, or uses the `PendingMessages` parameter of the systems crate, which does. A host may despawn the entity:
+/// its legs end as `Dropped(Cancelled)`.
+#[derive(Component, Debug, Default)]
+#[component(on_remove = Pending::on_remove)]
+pub struct Pending {
+    /// The bytes.
+    #[doc(hidden)]
+    pub payload: Bytes,
+    /// The public sequence number; 0 while idle.
+    #[doc(hidden)]
+    pub sequence: u64,
+    /// The order of ingest, in which legs leave.
+    #[doc(hidden)]
+    pub order: u64,
+    /// Unique among all uses of all message entities, so that a leg can prove whose it is.
+    #[doc(hidden)]
+    pub stamp: u64,
+    /// When it is worthless.
+    #[doc(hidden)]
+    pub deadline: Timestamp,
+    /// Legs on the frame side without an outcome.
+    #[doc(hidden)]
+    pub legs: u32,
+    #[doc(hidden)]
+    pub label: Label,
+    #[doc(hidden)]
+    pub receipt: bool,
+    /// Whether its expiry is on the agenda already.
+    #[doc(hidden)]
+    pub timed: bool,
+    #[doc(hidden)]
+    pub overflow: Overflow,
+}
+
+impl Pending {
+    /// Whether this entity is a message at present, and not idle in the pool.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.sequence != 0
+    }
+
+    /// The public name, given the engine's epoch.
+    #[must_use]
+    pub fn id(&self, epoch: u32) -> MessageId {
+        MessageId { epoch, sequence: self.sequence }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The class.
+    #[must_use]
+    pub fn label(&self) -> Label {
+        self.label
+    }
+
+    /// When it is worthless; [`Timestamp::NEVER`] if it has no deadline.
+    #[must_use]
+    pub fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+
+    /// The policy where a queue is full.
+    #[must_use]
+    pub fn overflow(&self) -> Overflow {
+        self.overflow
+    }
+
+    /// Legs that have neither left for the I/O side nor had an outcome.
+    #[must_use]
+    pub fn legs(&self) -> u32 {
+        self.legs
+    }
+
+    fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {
+        let Some(pending) = world.get::<Self>(context.entity) else { return };
+        if pending.is_live() {
+            let obituary = Obituary::Message {
+                entity: context.entity,
+                sequence: pending.sequence,
+                legs: pending.legs,
+                receipt: pending.receipt,
+                held: pending.timed,
+            };
+            Obituaries::record(&mut world, &context, obituary);
+        }
+    }
+}
+
+/// Who gets a pending message, by entity: the second component of a message entity.
+#[derive(Component, Clone, Debug, Default)]
+pub struct Recipients {
+    /// Whom the message names.
+    pub aim: Aim,
+    /// Who is left out.
+    pub except: Option<Arc<[Entity]>>,
+}
+
+/// Whom a pending message names.
+#[derive(Clone, Debug, Default)]
+pub enum Aim {
+    /// Nobody: an idle message.
+    #[default]
+    Nobody,
+    /// One peer, or the stand-in of one bare address.
+    One(Entity),
+    /// The members of one group; `All` is one.
+    Group(Entity),
+    /// These peers.
+    Many(Arc<[Entity]>),
+}
+
+/// One leg that waits on the frame side: on its peer while that is unresolved, else on its endpoint.
+///
+/// `stamp` proves that the entity is still the same message; a leg whose message has ended meanwhile is stale, and is
+/// swept when its queue is next touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldLeg {
+    /// The message's entity.
+    pub message: Entity,
+    /// The message's stamp.
+    pub stamp: u64,
+    /// Its place in the order of legs: the message's order of ingest, or that of the leg it has replaced.
+    pub place: u64,
+    /// The key of a keep-latest message.
+    pub key: u64,
+    /// The payload's length.
+    pub bytes: u32,
+    /// Whether `key` counts.
+    pub keyed: bool,
+}
+
+/// Legs that wait in one place, oldest first.
+#[derive(Debug, Default)]
+pub struct HeldQueue {
+    /// The legs; stale ones included until they are swept.
+    pub legs: VecDeque<HeldLeg>,
+    /// The sum of their payloads.
+    pub bytes: u64,
+    /// When it was last swept, in the engine's count of messages that ended while they were held.
+    pub swept: u64,
+}
+
+impl HeldQueue {
+    /// Takes everything out.
+    pub fn take(&mut self) -> Vec<HeldLeg> {
+        self.bytes = 0;
+        std::mem::take(&mut self.legs).into()
+    }
+}
