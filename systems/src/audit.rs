@@ -1,0 +1,142 @@
+//! The audit: every leg counted again, one by one, in the places that hold it.
+//!
+//! The report sums counters, which costs nothing; the audit walks the queues themselves, and costs a pass over
+//! everything. Tests run it after every tick: a leg lost in any container, or counted twice, shows here.
+
+use bevy_ecs::prelude::*;
+use tickcast_components::identity::{Obituaries, Obituary};
+use tickcast_components::{BatchEntry, Endpoint, HeldLeg, InstanceOf, Members, Parked, PeerId, Pending, Waiting};
+
+use crate::resources::{Books, Settings, Shards};
+
+/// What the audit found, beside what the counters say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Live legs found in the queues of peers and endpoints, and in what despawned ones have left.
+    pub held_in_queues: u64,
+    /// Legs that the message entities, and despawned ones, say they still have.
+    pub held_by_messages: u64,
+    /// Legs that the counter says are held.
+    pub held_by_books: u64,
+    /// Legs found in batches not handed over.
+    pub batched: u64,
+    /// Legs that those batches say they have.
+    pub batched_by_books: u64,
+    /// Endpoints found.
+    pub endpoints: u64,
+    /// Endpoints counted.
+    pub endpoints_by_books: u64,
+    /// Members of groups that are not where their place says.
+    pub misplaced_members: u64,
+    /// Queues whose byte count is not the sum of their legs.
+    pub wrong_bytes: u64,
+}
+
+impl Audit {
+    /// Whether all counts agree.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.held_in_queues == self.held_by_books
+            && self.held_by_messages == self.held_by_books
+            && self.batched == self.batched_by_books
+            && self.endpoints == self.endpoints_by_books
+            && self.misplaced_members == 0
+            && self.wrong_bytes == 0
+    }
+}
+
+/// Counts everything again.
+pub fn audit<P: PeerId>(world: &mut World) -> Audit {
+    let instance = world.resource::<Settings<P>>().instance;
+    let ours = |of: Option<&InstanceOf>| of == Some(&InstanceOf(instance));
+    let mut audit = Audit { held_by_books: world.resource::<Books<P>>().held, ..Audit::default() };
+    let counts = world.resource::<Books<P>>().endpoints;
+    audit.endpoints_by_books =
+        counts.new + counts.connecting + counts.up + counts.closing + counts.down + counts.stopped + counts.unlisted;
+
+    let mut queues: Vec<Vec<HeldLeg>> = Vec::new();
+    let mut state = world.query::<(Option<&Parked>, Option<&Waiting>, Option<&InstanceOf>, Has<Endpoint>)>();
+    for (parked, waiting, of, is_endpoint) in state.iter(world).filter(|found| ours(found.2)) {
+        debug_assert!(ours(of));
+        audit.endpoints += u64::from(is_endpoint);
+        for queue in parked.map(|parked| &parked.0).into_iter().chain(waiting.map(|waiting| &waiting.queue)) {
+            let bytes: u64 = queue.legs.iter().map(|leg| u64::from(leg.bytes)).sum();
+            audit.wrong_bytes += u64::from(bytes != queue.bytes);
+            queues.push(queue.legs.iter().copied().collect());
+        }
+    }
+    let mut state = world.query::<(&Pending, &InstanceOf)>();
+    audit.held_by_messages = state
+        .iter(world)
+        .filter(|(pending, of)| ours(Some(of)) && pending.is_live())
+        .map(|(pending, _)| u64::from(pending.legs))
+        .sum();
+    let mut left: Vec<Entity> = Vec::new();
+    if let Some(list) = world.resource_mut::<Obituaries>().of(instance) {
+        for obituary in list.iter() {
+            match obituary {
+                Obituary::Legs(legs) => queues.push(legs.clone()),
+                // Those despawned before their first dispatch were in no queue, nor do the books count them as held.
+                Obituary::Message { legs, held: true, .. } => {
+                    audit.held_by_messages += u64::from(*legs);
+                    audit.held_in_queues += u64::from(*legs);
+                }
+                Obituary::Endpoint { .. } => audit.endpoints += 1,
+                Obituary::Memberships { list, .. } => left.extend(list.iter().map(|membership| membership.group)),
+                _ => {}
+            }
+        }
+    }
+    for leg in queues.into_iter().flatten() {
+        let live =
+            world.get::<Pending>(leg.message).is_some_and(|pending| pending.stamp == leg.stamp && pending.is_live());
+        audit.held_in_queues += u64::from(live);
+    }
+    for shard in &world.resource::<Shards<P>>().list {
+        audit.batched_by_books += shard.batch.legs;
+        for entry in &shard.batch.entries {
+            audit.batched += match *entry {
+                BatchEntry::Leg { .. } => 1,
+                BatchEntry::List { list, .. } => shard.batch.lists[list as usize].len() as u64,
+                BatchEntry::Op(_) => 0,
+            };
+        }
+    }
+    let mut state = world.query::<(Entity, &Members, &InstanceOf)>();
+    for (group, members, _) in state.iter(world).filter(|found| ours(Some(found.2))) {
+        let struck = left.iter().filter(|&&other| other == group).count() as u64;
+        audit.misplaced_members += misplaced(world, group, members, struck);
+    }
+    audit
+}
+
+/// Members that are not where their place says, or whose route belongs elsewhere, or whose own list disagrees.
+fn misplaced(world: &World, group: Entity, members: &Members, struck: u64) -> u64 {
+    use tickcast_components::group::Place;
+    use tickcast_components::{Link, Memberships, Route};
+    let (mut count, mut gone) = (0, 0);
+    for (index, member) in members.list.iter().enumerate() {
+        let Some(link) = world.get::<Link>(member.peer) else {
+            gone += 1;
+            continue;
+        };
+        let placed = match member.place {
+            Place::Lane(shard, at) => {
+                let lane = &members.lanes[usize::from(shard)];
+                link.route == Route::Direct
+                    && link.shard == shard
+                    && lane.members.get(at as usize) == Some(&(index as u32))
+                    && lane.slots.get(at as usize) == Some(&link.slot)
+            }
+            Place::Indirect(at) => {
+                link.route != Route::Direct && members.indirect.get(at as usize) == Some(&(index as u32))
+            }
+        };
+        let known = world
+            .get::<Memberships>(member.peer)
+            .is_some_and(|own| own.0.iter().any(|own| own.group == group && own.index as usize == index));
+        count += u64::from(!placed || !known);
+    }
+    // Members that were despawned leave in the next tick, by what they have left.
+    count + u64::abs_diff(gone, struck)
+}

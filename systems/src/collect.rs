@@ -1,0 +1,400 @@
+//! `collect`: what has come from elsewhere since the last tick becomes counters, changed states and dirty lists.
+//!
+//! Reads the shards' reports, arrivals within their budget, directory changes within theirs, and what despawned
+//! entities have left; writes books, endpoints, the host's queues and the dirty lists. Sends nothing.
+
+use std::sync::atomic::Ordering;
+
+use bevy_ecs::prelude::*;
+use bevy_ecs::system::{SystemParam, SystemState};
+use tickcast_components::identity::{Obituaries, Obituary};
+use tickcast_components::{
+    Aim, Batch, BatchEntry, BatchMessage, CloseUnwritten, DropReason, EndpointReport, EndpointReportKind,
+    EndpointState, Event, Heard, Inbound, InstanceOf, LegOutcome, Outcome, PeerId, PeerState, Pending, Received,
+    Recipients, Returned, ShardOp, ShardReport, Slot,
+};
+
+use crate::ingest::spawn_peer;
+use crate::legs::{Legs, Whose};
+use crate::resolve::end_search;
+use crate::resources::{
+    Directory, Messages, Owner, Phase, Registry, Reports, Settings, Shard, Shards, Shutdown, Watch,
+};
+use crate::senders::Senders;
+
+/// Reports of one shard taken in one tick: as many as its queue holds.
+const REPORTS_PER_TICK_MAX: usize = tickcast_components::handoff::SHARD_REPORTS_MAX;
+/// Arrivals between two looks at the stopwatch, which costs about 25 ns.
+const ARRIVALS_PER_LOOK: usize = 64;
+
+/// What `collect` works on.
+#[derive(SystemParam)]
+pub(crate) struct Collect<'w, 's, P: PeerId> {
+    legs: Legs<'w, 's, P>,
+    senders: Senders<'w, 's, P>,
+    shutdown: Res<'w, Shutdown<P>>,
+    heard: Query<'w, 's, &'static mut Heard>,
+    obituaries: ResMut<'w, Obituaries>,
+    directory: Res<'w, Directory<P>>,
+    watch: Res<'w, Watch<P>>,
+    commands: Commands<'w, 's>,
+}
+
+/// An exclusive system, since legs that come back need message entities at once: the pool is stocked first.
+pub(crate) fn collect<P: PeerId>(world: &mut World, state: &mut SystemState<Collect<P>>) -> u64 {
+    let mut reports = std::mem::take(&mut world.resource_mut::<Reports<P>>().0);
+    let mut returned = 0;
+    for (number, shard) in world.resource_mut::<Shards<P>>().list.iter_mut().enumerate() {
+        for _ in 0..REPORTS_PER_TICK_MAX {
+            let Some(report) = shard.port.reports.pop() else { break };
+            returned += report.returned.len();
+            reports.push((number, report));
+        }
+        if shard.port.reports_full.swap(false, Ordering::AcqRel) {
+            shard.port.waker.wake();
+        }
+        if shard.port.gone.load(Ordering::Acquire) {
+            last_reports(number, shard, &mut reports);
+        }
+    }
+    if returned > 0 {
+        stock::<P>(world, returned);
+    }
+    let mut collect = state.get_mut(world).expect("the engine's resources are in the World");
+    let Collect { legs, senders, shutdown, heard, obituaries, directory, watch, commands } = &mut collect;
+    let given_up = matches!(shutdown.phase, Phase::Abandoning | Phase::Stopped);
+    let mut items = reports.len() as u64;
+    let left = obituaries.of(legs.settings.instance).map(std::mem::take).unwrap_or_default();
+    items += left.len() as u64;
+    for obituary in left {
+        bury(obituary, legs, senders, commands);
+    }
+    for (shard, mut report) in reports.drain(..) {
+        book(shard, &mut report, given_up, legs, senders, commands);
+        report.clear();
+        // A full queue of spares only means that the shard has enough.
+        let _ = senders.shards.list[shard].port.spare_reports.push(report);
+    }
+    items += arrivals(legs, senders, heard, watch);
+    items += listings(legs, senders, directory, commands);
+    state.apply(world);
+    world.resource_mut::<Reports<P>>().0 = reports;
+    items
+}
+
+/// What a shard whose task is gone has still to tell, and what it would tell of batches that nobody takes any more.
+fn last_reports(number: usize, shard: &mut Shard, reports: &mut Vec<(usize, ShardReport)>) {
+    let words = shard.port.last_words.lock().ok().and_then(|mut words| words.take());
+    reports.extend(words.map(|report| (number, report)));
+    reports.extend(shard.port.batches.pop().map(|batch| (number, unread(&batch, shard))));
+    if !shard.batch.is_empty() {
+        let batch = std::mem::take(&mut shard.batch);
+        shard.legs += batch.legs;
+        shard.bytes += batch.bytes;
+        reports.push((number, unread(&batch, shard)));
+    }
+}
+
+/// What the report of a batch would be that no task has taken: its legs end, and what it closes is closed.
+fn unread(batch: &Batch, shard: &Shard) -> ShardReport {
+    let mut report = ShardReport {
+        released_bytes: batch.bytes,
+        batches: shard.batches,
+        kernel_drops: shard.kernel_drops,
+        ..ShardReport::default()
+    };
+    report.dropped[DropReason::Shutdown] = batch.legs;
+    let outcome = Outcome::Dropped(DropReason::Shutdown);
+    for entry in &batch.entries {
+        let (message, slots): (u32, Vec<Slot>) = match *entry {
+            BatchEntry::Leg { slot, message } => (message, vec![slot]),
+            BatchEntry::List { list, message } => (message, batch.lists[list as usize].iter().collect()),
+            BatchEntry::Op(op) => {
+                if let ShardOp::Close { slot, generation, .. } = batch.ops[op as usize] {
+                    report.endpoints.push(EndpointReport { slot, generation, kind: EndpointReportKind::Closed });
+                }
+                continue;
+            }
+        };
+        let BatchMessage { sequence, receipt, .. } = batch.messages[message as usize];
+        let receipts = slots.into_iter().filter(|_| receipt);
+        report.outcomes.extend(receipts.map(|slot| LegOutcome { slot, generation: 0, addr: None, sequence, outcome }));
+    }
+    report
+}
+
+/// Puts idle message entities into the pool until it holds as many as are about to be needed.
+fn stock<P: PeerId>(world: &mut World, needed: usize) {
+    let instance = InstanceOf(world.resource::<Settings<P>>().instance);
+    let mut free = std::mem::take(&mut world.resource_mut::<Messages<P>>().free);
+    free.retain(|&entity| world.get_entity(entity).is_ok());
+    while free.len() < needed {
+        free.push(world.spawn((instance, Pending::default(), Recipients::default())).id());
+    }
+    world.resource_mut::<Messages<P>>().free = free;
+}
+
+/// Settles what a despawned entity has left.
+fn bury<P: PeerId>(obituary: Obituary, legs: &mut Legs<P>, senders: &mut Senders<P>, commands: &mut Commands) {
+    match obituary {
+        Obituary::Message { entity, sequence, legs: count, receipt, held } => {
+            legs.books.drop(DropReason::Cancelled, u64::from(count));
+            if held {
+                legs.books.held -= u64::from(count);
+                legs.messages.ended_held += 1;
+                if legs.messages.held.get(&sequence) == Some(&entity) {
+                    legs.messages.held.remove(&sequence);
+                }
+            }
+            if receipt && count > 0 {
+                legs.receipt(sequence, Whose::default(), Outcome::Dropped(DropReason::Cancelled), count);
+            }
+        }
+        Obituary::Legs(held) => {
+            for leg in held {
+                legs.drop_held(&leg, DropReason::PeerRemoved, Whose::default());
+            }
+        }
+        Obituary::Endpoint { entity, endpoint, peer } => {
+            if endpoint.state.holds_slot() {
+                let (slot, generation) = (endpoint.slot, endpoint.generation);
+                let shard = &mut senders.shards.list[usize::from(endpoint.shard)];
+                if let Some(entry) = shard.slots.get_mut(slot as usize).filter(|entry| entry.endpoint == Some(entity)) {
+                    entry.endpoint = None;
+                    if let EndpointState::Closing(then) = endpoint.state {
+                        senders.release_heir(then);
+                    } else {
+                        let unwritten = CloseUnwritten::Drop(DropReason::PeerRemoved);
+                        shard.op(ShardOp::Close { slot, generation, unwritten });
+                    }
+                }
+            }
+            senders.forget(legs, entity, &endpoint);
+            // Unless its peer went too, a host has despawned it: the peer finds another way, or the same address anew.
+            senders.dirty.links.extend(peer);
+            senders.dirty.lookups.extend(peer);
+        }
+        Obituary::Peer(state) => {
+            if state != PeerState::Ready {
+                senders.registry.unresolved -= 1;
+            }
+            if let PeerState::Resolving(entity) = state {
+                end_search(entity, senders, commands);
+            }
+        }
+        // Ingest has struck these already, before it counted anything.
+        Obituary::Memberships { .. } | Obituary::Bare(_) | Obituary::Group(_) => {}
+    }
+}
+
+/// Enters one report into the books.
+fn book<P: PeerId>(
+    shard: usize,
+    report: &mut ShardReport,
+    given_up: bool,
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    commands: &mut Commands,
+) {
+    let books = &mut legs.books;
+    books.legs.written += report.written;
+    books.legs.acked += report.acked;
+    books.legs.indeterminate += report.indeterminate;
+    books.legs.dropped += &report.dropped;
+    books.io.datagrams += report.datagrams;
+    books.io.datagram_bytes += report.datagram_bytes;
+    books.io.syscalls += report.syscalls;
+    books.io.malformed += report.malformed;
+    let before = &mut senders.shards.list[shard];
+    let settled = report.written + report.acked + report.indeterminate + report.dropped.total();
+    before.legs -= settled + report.returned.len() as u64;
+    before.bytes -= report.released_bytes;
+    before.batches_taken = report.batches;
+    before.reported_legs = report.held_legs;
+    before.kernel_drops = report.kernel_drops;
+    before.spare.append(&mut report.spent);
+    books.io.kernel_drops = senders.shards.list.iter().map(|shard| shard.kernel_drops).sum();
+    for outcome in &report.outcomes {
+        let endpoint = senders.shards.list[shard].endpoint(outcome.slot, outcome.generation);
+        let peer = endpoint.and_then(|entity| senders.endpoints.get(entity).ok()).map(|(.., of)| of.0);
+        let whose = Whose { peer, addr: outcome.addr };
+        legs.receipt(outcome.sequence, whose, outcome.outcome, 1);
+    }
+    for Returned { slot, generation, message } in report.returned.drain(..) {
+        let endpoint = senders.shards.list[shard].endpoint(slot, generation);
+        if given_up {
+            lose(&message, DropReason::Shutdown, legs);
+        } else {
+            take_back(endpoint, message, legs, senders);
+        }
+    }
+    for &EndpointReport { slot, generation, kind } in &report.endpoints {
+        let endpoint = senders.shards.list[shard].endpoint(slot, generation);
+        if kind == EndpointReportKind::Closed {
+            let entry = &mut senders.shards.list[shard].slots[slot as usize];
+            if entry.generation != generation {
+                continue;
+            }
+            entry.endpoint = None;
+            senders.shards.list[shard].free.push(slot);
+        }
+        // An event of an older sender, or of one whose endpoint is gone, is stale.
+        let Some(entity) = endpoint else { continue };
+        change(entity, kind, legs, senders, commands);
+    }
+    if report.gone {
+        legs.event(Event::ShardGone { shard: shard as u16 });
+    }
+    if report.restarted {
+        legs.event(Event::ShardRestarted { shard: shard as u16 });
+    }
+}
+
+/// Applies one change of a sender.
+fn change<P: PeerId>(
+    entity: Entity,
+    kind: EndpointReportKind,
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    commands: &mut Commands,
+) {
+    let Ok((endpoint, _, of)) = senders.endpoints.get(entity) else { return };
+    let (state, addr, peer) = (endpoint.state, endpoint.addr, of.0);
+    match kind {
+        EndpointReportKind::Connected => {
+            if state == EndpointState::Connecting {
+                senders.up(legs, entity);
+                let peer = legs.key(peer);
+                legs.event(Event::EndpointUp { peer, addr });
+            }
+        }
+        EndpointReportKind::Stopped(cause) => senders.stopped(legs, entity, cause),
+        EndpointReportKind::Closed => {
+            if let EndpointState::Closing(then) = state
+                && senders.closed(legs, entity, then)
+            {
+                commands.entity(entity).despawn();
+            }
+        }
+        EndpointReportKind::Credit { legs: free_legs, bytes: free_bytes } => {
+            if let Ok((_, mut waiting, _)) = senders.endpoints.get_mut(entity) {
+                waiting.credit_legs = free_legs;
+                waiting.credit_bytes = free_bytes;
+                waiting.asked = false;
+                senders.dirty.flows.push(entity);
+            }
+        }
+    }
+}
+
+/// A leg comes back from a shard: it waits again, in its old place, as a message entity of its own.
+fn take_back<P: PeerId>(endpoint: Option<Entity>, message: BatchMessage, legs: &mut Legs<P>, senders: &mut Senders<P>) {
+    let found = endpoint.and_then(|entity| senders.endpoints.get_mut(entity).ok());
+    let Some((endpoint, mut waiting, of)) = found else {
+        lose(&message, DropReason::PeerRemoved, legs);
+        return;
+    };
+    let whose = Whose { peer: Some(of.0), addr: Some(endpoint.addr) };
+    senders.dirty.links.push(of.0);
+    let to = Recipients { aim: Aim::One(of.0), except: None };
+    let Some(entity) = legs.refill(message, to) else {
+        debug_assert!(false, "the pool was stocked before the reports were read");
+        legs.books.drop(DropReason::PeerRemoved, 1);
+        return;
+    };
+    legs.hold_returned(&mut waiting.queue, entity, whose);
+}
+
+/// Ends a leg that came back and has nowhere to go.
+fn lose<P: PeerId>(message: &BatchMessage, reason: DropReason, legs: &mut Legs<P>) {
+    legs.books.drop(reason, 1);
+    if message.receipt {
+        legs.receipt(message.sequence, Whose::default(), Outcome::Dropped(reason), 1);
+    }
+}
+
+/// Takes arrivals in, as many as the budget of count and time allows.
+fn arrivals<P: PeerId>(
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    heard: &mut Query<&mut Heard>,
+    watch: &Watch<P>,
+) -> u64 {
+    let config = &legs.settings.config;
+    let (count_max, received_max) = (config.inbound_per_tick_max, config.received_max);
+    let received_bytes_max = config.received_bytes_max as u64;
+    let time_max = u64::try_from(config.inbound_time_per_tick_max.as_nanos()).unwrap_or(u64::MAX);
+    let mut count = 0;
+    let mut began = None;
+    for shard in 0..senders.shards.list.len() {
+        let port = senders.shards.list[shard].port.clone();
+        while count < count_max {
+            let Some(Inbound { from, kind, payload, at }) = port.inbound.pop() else { break };
+            port.inbound_bytes.fetch_sub(payload.len() as u64, Ordering::Relaxed);
+            count += 1;
+            legs.books.io.received += 1;
+            let peer = match senders.registry.owners.get(&from) {
+                Some(&Owner::One(endpoint)) => senders.endpoints.get(endpoint).ok().map(|(.., of)| of.0),
+                _ => None,
+            };
+            if let Some(mut heard) = peer.and_then(|peer| heard.get_mut(peer).ok()) {
+                heard.at = legs.now.at;
+                heard.silent = false;
+            }
+            let bytes = legs.host.received_bytes + payload.len() as u64;
+            if legs.host.received.len() < received_max && bytes <= received_bytes_max {
+                legs.host.received_bytes = bytes;
+                let peer = peer.and_then(|peer| legs.key(peer));
+                legs.host.received.push_back(Received { from, peer, kind, payload, at });
+            } else {
+                legs.books.io.received_lost += 1;
+            }
+            if count % ARRIVALS_PER_LOOK == 0 {
+                let reading = (watch.stopwatch)();
+                if reading.saturating_sub(*began.get_or_insert(reading)) > time_max {
+                    break;
+                }
+            }
+        }
+        // A shard that stopped reading because the queue was full goes on now that there is room.
+        if port.starved.load(Ordering::Acquire) && !port.inbound.is_full() && port.starved.swap(false, Ordering::AcqRel)
+        {
+            port.waker.wake();
+        }
+    }
+    count as u64
+}
+
+/// Takes directory changes in, as many as a tick may apply, and gives unheard-of peers their entities.
+fn listings<P: PeerId>(
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    directory: &Directory<P>,
+    commands: &mut Commands,
+) -> u64 {
+    let mut count = 0;
+    while count < legs.settings.config.directory_changes_per_tick_max {
+        let Some(change) = directory.changes.pop() else { break };
+        count += 1;
+        let registry: &mut Registry<P> = &mut senders.registry;
+        let peer = match registry.peers.get(&change.peer) {
+            Some(&peer) => peer,
+            None if change.addrs.is_empty() => continue,
+            // It is looked up when somebody sends to it.
+            None if registry.unresolved >= legs.settings.config.unresolved_peers_max => continue,
+            None => {
+                let peer = spawn_peer(change.peer, registry, &legs.settings, &legs.now, &mut legs.agendas, commands);
+                senders.dirty.newcomers.push(peer);
+                // The same id may have been known before, and be listed by another source still.
+                senders.dirty.lookups.push(peer);
+                peer
+            }
+        };
+        let addrs = change.addrs.iter().map(|data| data.addr).collect();
+        senders.dirty.list(peer, change.source, addrs);
+    }
+    if count > 0 {
+        (directory.room)();
+    }
+    count as u64
+}

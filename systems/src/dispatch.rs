@@ -1,0 +1,442 @@
+//! `dispatch`: due legs go into the shards' batches; what cannot go waits in its place.
+//!
+//! Reads fresh messages, and the peers and endpoints on which legs wait and may move; writes batches and queues. In this
+//! order, so that what was accepted first leaves first: parked legs to their endpoints, waiting legs to their shards,
+//! fresh messages. Cost: O(messages + legs); a group's direct members cost one entry per shard.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bevy_ecs::prelude::*;
+use tickcast_components::{
+    AddressPolicy, AfterClose, Aim, DropReason, EndpointState, InboundKind, Link, Members, Memberships, MessageId,
+    Outcome, Parked, PeerId, PeerState, Received, Route, ShardOp, Slot,
+};
+
+use crate::legs::{Legs, Whose, batch_message, retire};
+use crate::overflow::Admission;
+use crate::senders::Senders;
+
+/// Shards that one engine may have.
+pub const SHARDS_MAX: usize = 64;
+
+/// What dispatch keeps from tick to tick so that it allocates once.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    endpoints: Vec<Entity>,
+    peers: Vec<Entity>,
+}
+
+/// Peers, as dispatch sees them.
+type Peers<'w, 's> = Query<'w, 's, (&'static Link, &'static PeerState, &'static mut Parked)>;
+
+pub(crate) fn dispatch<P: PeerId>(
+    mut legs: Legs<P>,
+    mut senders: Senders<P>,
+    mut peers: Peers,
+    links: Query<&Link>,
+    groups: Query<&Members>,
+    memberships: Query<&Memberships>,
+    mut scratch: Local<Scratch>,
+) -> u64 {
+    let before: u64 = senders.shards.list.iter().map(|shard| shard.batch.legs).sum();
+    open_shards(&legs, &mut senders);
+    let mut unparks = std::mem::take(&mut senders.dirty.unparks);
+    for peer in unparks.drain(..) {
+        unpark(peer, &mut legs, &mut senders, &mut peers, &mut scratch);
+    }
+    senders.dirty.unparks = unparks;
+    let mut flows = std::mem::take(&mut scratch.peers);
+    std::mem::swap(&mut flows, &mut senders.dirty.flows);
+    for endpoint in flows.drain(..) {
+        flow(endpoint, &mut legs, &mut senders);
+    }
+    scratch.peers = flows;
+
+    let now = legs.now.at;
+    let mut fresh = std::mem::take(&mut legs.messages.fresh);
+    for message in fresh.drain(..) {
+        // A host's system may have despawned it since ingest; its obituary settles the legs.
+        let shards = &mut senders.shards.list;
+        let Ok((mut pending, mut recipients)) = legs.pending.get_mut(message) else { continue };
+        let (pending, recipients) = (&mut *pending, &mut *recipients);
+        if pending.legs == 0 && !matches!(recipients.aim, Aim::Group(_)) {
+            retire(pending, recipients);
+            legs.messages.free.push(message);
+            continue;
+        }
+        if pending.deadline <= now && !matches!(recipients.aim, Aim::Group(_)) {
+            let count = pending.legs;
+            legs.end(message, count, DropReason::Expired, Whose::default());
+            continue;
+        }
+        if let Aim::One(peer) = recipients.aim
+            && let Ok(&Link { slot, shard, route: Route::Direct, .. }) = links.get(peer)
+        {
+            let shard = &mut shards[usize::from(shard)];
+            let bytes = pending.payload.len() as u64;
+            if shard.reserve(1, bytes) {
+                let number = shard.message(batch_message(pending, true));
+                shard.leg(slot, number, bytes);
+                retire(pending, recipients);
+                legs.messages.free.push(message);
+                continue;
+            }
+        }
+        fan_out(message, &mut legs, &mut senders, &mut peers, &groups, &memberships, &mut scratch);
+    }
+    legs.messages.fresh = fresh;
+    senders.shards.list.iter().map(|shard| shard.batch.legs).sum::<u64>() - before
+}
+
+/// Finds how much each shard can take in this tick. A shard whose queue is full, or that still has the batch of an
+/// earlier tick, takes nothing: legs wait on their endpoints.
+fn open_shards<P: PeerId>(legs: &Legs<P>, senders: &mut Senders<P>) {
+    let config = &legs.settings.config;
+    for shard in &mut senders.shards.list {
+        let open = shard.batch.legs == 0 && !shard.port.batches.is_full() && !shard.port.gone.load(Ordering::Relaxed);
+        shard.room_legs = if open { (config.shard_legs_max as u64).saturating_sub(shard.legs) } else { 0 };
+        shard.room_bytes = (config.shard_bytes_max as u64).saturating_sub(shard.bytes);
+    }
+}
+
+/// Moves a resolved peer's parked legs to its endpoints.
+fn unpark<P: PeerId>(
+    peer: Entity,
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    peers: &mut Peers,
+    scratch: &mut Scratch,
+) {
+    let Ok((_, state, mut parked)) = peers.get_mut(peer) else { return };
+    if *state != PeerState::Ready || parked.is_empty() {
+        return;
+    }
+    recipients(peer, legs, senders, &mut scratch.endpoints);
+    if scratch.endpoints.is_empty() {
+        return;
+    }
+    for leg in parked.0.take() {
+        if !legs.is_live(&leg) {
+            continue;
+        }
+        // Resolving to n addresses adds n - 1 legs.
+        let more = scratch.endpoints.len() as u32 - 1;
+        legs.add(leg.message, more);
+        legs.books.held += u64::from(more);
+        for &entity in &scratch.endpoints {
+            let Ok((endpoint, mut waiting, _)) = senders.endpoints.get_mut(entity) else { continue };
+            let whose = Whose { peer: Some(peer), addr: Some(endpoint.addr) };
+            if is_stopped(endpoint.state) {
+                legs.drop_held(&leg, DropReason::EndpointStopped, whose);
+            } else {
+                legs.move_held(&mut waiting.queue, leg, whose);
+            }
+        }
+    }
+    senders.dirty.flows.extend_from_slice(&scratch.endpoints);
+    senders.dirty.links.push(peer);
+}
+
+/// Hands over what an endpoint's credit and its shard's room allow of the legs that wait for it.
+fn flow<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>) {
+    let Ok((endpoint, mut waiting, of)) = senders.endpoints.get_mut(entity) else { return };
+    if endpoint.state != EndpointState::Up || endpoint.predecessors > 0 || waiting.asked {
+        return;
+    }
+    let peer = of.0;
+    let whose = Whose { peer: Some(peer), addr: Some(endpoint.addr) };
+    let (slot, generation) = (endpoint.slot, endpoint.generation);
+    let shard = &mut senders.shards.list[usize::from(endpoint.shard)];
+    let now = legs.now.at;
+    let bytes_max = legs.settings.config.endpoint_bytes_max as u64;
+    while let Some(&leg) = waiting.queue.legs.front() {
+        let live = legs.pending.get(leg.message).ok().filter(|(pending, _)| pending.stamp == leg.stamp);
+        let expired = live.filter(|(pending, _)| pending.is_live()).map(|(pending, _)| pending.deadline <= now);
+        if expired == Some(false) {
+            // All of the bytes are free: then even a leg goes that is longer than a limit lowered behind it.
+            let enough = waiting.credit_bytes >= u64::from(leg.bytes) || waiting.credit_bytes >= bytes_max;
+            if waiting.credit_legs == 0 || !enough {
+                waiting.asked = true;
+                shard.op(ShardOp::Credit { slot, generation });
+                return;
+            }
+            if !shard.reserve(1, u64::from(leg.bytes)) {
+                senders.dirty.flows.push(entity);
+                return;
+            }
+        }
+        waiting.queue.legs.pop_front();
+        waiting.queue.bytes -= u64::from(leg.bytes);
+        match expired {
+            None => {}
+            Some(true) => legs.drop_held(&leg, DropReason::Expired, whose),
+            Some(false) => {
+                let Some(message) = legs.take_held(&leg) else { continue };
+                waiting.credit_legs -= 1;
+                waiting.credit_bytes = waiting.credit_bytes.saturating_sub(u64::from(leg.bytes));
+                let number = shard.message(message);
+                shard.leg(slot, number, u64::from(leg.bytes));
+            }
+        }
+    }
+    // Nothing waits any more: messages flow past the queue until something has to wait again, with credit asked anew.
+    waiting.credit_legs = 0;
+    waiting.credit_bytes = 0;
+    senders.dirty.links.push(peer);
+}
+
+/// A message that needs more than one entry in one batch.
+fn fan_out<P: PeerId>(
+    message: Entity,
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    peers: &mut Peers,
+    groups: &Query<&Members>,
+    memberships: &Query<&Memberships>,
+    scratch: &mut Scratch,
+) {
+    let Ok((_, recipients)) = legs.pending.get(message) else { return };
+    match recipients.aim.clone() {
+        Aim::Nobody => {}
+        Aim::One(peer) => to_peer(message, peer, legs, senders, peers, scratch),
+        Aim::Many(list) => to_many(message, &list, legs, senders, peers, scratch),
+        Aim::Group(group) => {
+            let is_member =
+                |peer: &Entity| memberships.get(*peer).is_ok_and(|own| own.iter().any(|other| other == group));
+            let except: Option<Arc<[Entity]>> =
+                recipients.except.as_deref().map(|except| except.iter().copied().filter(is_member).collect());
+            let counted = legs.pending.get(message).map_or(0, |(pending, _)| pending.legs);
+            let Ok(members) = groups.get(group) else {
+                match counted {
+                    0 => legs.release(message, 0),
+                    _ => legs.end(message, counted, DropReason::UnknownTarget, Whose::default()),
+                }
+                return;
+            };
+            // New peers have joined the group of all since ingest, and a host's systems may have changed any. The members
+            // are those of the tick that takes the message in.
+            let size = (members.len() - except.as_ref().map_or(0, |except| except.len())) as u32;
+            match size.checked_sub(counted) {
+                Some(0) if size == 0 => return legs.release(message, 0),
+                Some(more) => legs.add(message, more),
+                None => legs.end(message, counted - size, DropReason::PeerRemoved, Whose::default()),
+            }
+            if legs.pending.get(message).is_ok_and(|(pending, _)| pending.deadline <= legs.now.at) {
+                return legs.end(message, size, DropReason::Expired, Whose::default());
+            }
+            to_group(message, members, except.as_deref(), legs, senders, peers, scratch);
+        }
+    }
+}
+
+/// One message to a group: its lanes go to the shards as they are, the other members one by one.
+fn to_group<P: PeerId>(
+    message: Entity,
+    members: &Members,
+    except: Option<&[Entity]>,
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    peers: &mut Peers,
+    scratch: &mut Scratch,
+) {
+    let mut indirect = std::mem::take(&mut scratch.peers);
+    indirect.extend(members.indirect.iter().map(|&index| members.list[index as usize].peer));
+    if let Some(except) = except {
+        indirect.retain(|peer| !except.contains(peer));
+    }
+    for (number, lane) in members.lanes.iter().enumerate() {
+        if lane.slots.is_empty() {
+            continue;
+        }
+        let excluded: Option<Arc<[Slot]>> = except.map(|except| {
+            let direct = except.iter().filter_map(|&peer| peers.get(peer).ok().map(|(link, ..)| *link));
+            let here = direct.filter(|link| link.route == Route::Direct && usize::from(link.shard) == number);
+            here.map(|link| link.slot).collect()
+        });
+        let excluded = excluded.filter(|slots| !slots.is_empty());
+        let count = (lane.slots.len() - excluded.as_ref().map_or(0, |slots| slots.len())) as u32;
+        let Ok((mut pending, _)) = legs.pending.get_mut(message) else { continue };
+        let bytes = pending.payload.len() as u64;
+        let shard = &mut senders.shards.list[number];
+        if count == 0 {
+            continue;
+        }
+        if shard.reserve(u64::from(count), bytes * u64::from(count)) {
+            let last = pending.legs == count;
+            let entry = shard.message(batch_message(&mut pending, last));
+            shard.list(lane, excluded, entry, u64::from(count), bytes);
+            legs.release(message, count);
+        } else {
+            // No room: every member waits on its own endpoint, under its own limits.
+            for (&slot, &index) in lane.slots.iter().zip(&lane.members) {
+                if excluded.as_ref().is_some_and(|excluded| excluded.contains(&slot)) {
+                    continue;
+                }
+                indirect.push(members.list[index as usize].peer);
+            }
+        }
+    }
+    for peer in indirect.drain(..) {
+        to_peer(message, peer, legs, senders, peers, scratch);
+    }
+    scratch.peers = indirect;
+}
+
+/// One message to a list of peers: one message in each shard's batch, one entry per direct peer.
+fn to_many<P: PeerId>(
+    message: Entity,
+    list: &[Entity],
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    peers: &mut Peers,
+    scratch: &mut Scratch,
+) {
+    let Ok((mut pending, _)) = legs.pending.get_mut(message) else { return };
+    let bytes = pending.payload.len() as u64;
+    // The number of the message in each shard's batch, once it is there.
+    let mut entries = [None; SHARDS_MAX];
+    let mut rest = std::mem::take(&mut scratch.peers);
+    let mut direct = 0;
+    for &peer in list {
+        let link = peers.get(peer).map(|(link, ..)| *link);
+        match link {
+            Ok(Link { slot, shard, route: Route::Direct, instance }) if instance == legs.settings.instance => {
+                let entry = &mut entries[usize::from(shard)];
+                let shard = &mut senders.shards.list[usize::from(shard)];
+                if shard.reserve(1, bytes) {
+                    let number = *entry.get_or_insert_with(|| shard.message(batch_message(&mut pending, false)));
+                    shard.leg(slot, number, bytes);
+                    direct += 1;
+                } else {
+                    rest.push(peer);
+                }
+            }
+            _ => rest.push(peer),
+        }
+    }
+    legs.release(message, direct);
+    for peer in rest.drain(..) {
+        to_peer(message, peer, legs, senders, peers, scratch);
+    }
+    scratch.peers = rest;
+}
+
+/// One message to one peer whose route is not direct, or whose shard has no room. One leg has been counted for it.
+fn to_peer<P: PeerId>(
+    message: Entity,
+    peer: Entity,
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    peers: &mut Peers,
+    scratch: &mut Scratch,
+) {
+    let ours = |link: &Link| link.instance == legs.settings.instance;
+    let Some((link, state, mut parked)) = peers.get_mut(peer).ok().filter(|(link, ..)| ours(link)) else {
+        legs.end(message, 1, DropReason::UnknownTarget, Whose::default());
+        return;
+    };
+    let whose = Whose { peer: Some(peer), addr: None };
+    if link.route == Route::Oneself {
+        to_oneself(message, peer, legs);
+        return;
+    }
+    if *state != PeerState::Ready {
+        legs.hold(&mut parked.0, message, whose);
+        if *state == PeerState::Unresolved {
+            senders.dirty.lookups.push(peer);
+        }
+        return;
+    }
+    recipients(peer, legs, senders, &mut scratch.endpoints);
+    let Some(more) = (scratch.endpoints.len() as u32).checked_sub(1) else {
+        legs.hold(&mut parked.0, message, whose);
+        senders.dirty.unparks.push(peer);
+        return;
+    };
+    legs.add(message, more);
+    for index in 0..scratch.endpoints.len() {
+        to_endpoint(message, scratch.endpoints[index], peer, legs, senders);
+    }
+}
+
+/// One leg to one endpoint: into the batch if nothing is before it, else behind what waits.
+fn to_endpoint<P: PeerId>(message: Entity, entity: Entity, peer: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>) {
+    let Ok((endpoint, mut waiting, _)) = senders.endpoints.get_mut(entity) else {
+        legs.end(message, 1, DropReason::AddressRemoved, Whose { peer: Some(peer), addr: None });
+        return;
+    };
+    let whose = Whose { peer: Some(peer), addr: Some(endpoint.addr) };
+    if is_stopped(endpoint.state) {
+        legs.end(message, 1, DropReason::EndpointStopped, whose);
+        return;
+    }
+    let up = endpoint.state == EndpointState::Up && endpoint.predecessors == 0;
+    legs.sweep(&mut waiting.queue);
+    if up && waiting.is_empty() {
+        let Ok((mut pending, _)) = legs.pending.get_mut(message) else { return };
+        let bytes = pending.payload.len() as u64;
+        let shard = &mut senders.shards.list[usize::from(endpoint.shard)];
+        if shard.reserve(1, bytes) {
+            let last = pending.legs == 1;
+            let number = shard.message(batch_message(&mut pending, last));
+            shard.leg(endpoint.slot, number, bytes);
+            legs.release(message, 1);
+            return;
+        }
+        waiting.credit_legs = 0;
+        waiting.credit_bytes = 0;
+        senders.dirty.flows.push(entity);
+        senders.dirty.links.push(peer);
+    }
+    if legs.hold(&mut waiting.queue, message, whose) == Admission::Stop {
+        senders.stop_by_policy(legs, entity);
+    }
+}
+
+/// One leg to the engine itself.
+fn to_oneself<P: PeerId>(message: Entity, peer: Entity, legs: &mut Legs<P>) {
+    let whose = Whose { peer: Some(peer), addr: None };
+    if legs.settings.port.loopback.load(Ordering::Relaxed) == 0 {
+        legs.end(message, 1, DropReason::ToOneself, whose);
+        return;
+    }
+    let Ok((pending, _)) = legs.pending.get(message) else { return };
+    let port = &legs.settings.port;
+    let from = port.local_addrs.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
+    let id = MessageId { epoch: port.epoch, sequence: pending.sequence };
+    let (label, payload, receipt, sequence) =
+        (pending.label, pending.payload.clone(), pending.receipt, pending.sequence);
+    if legs.host.received.len() >= legs.settings.config.received_max {
+        legs.end(message, 1, DropReason::QueueFull, whose);
+        return;
+    }
+    let kind = InboundKind::Message { id, label };
+    let received = Received { from, peer: legs.key(peer), kind, payload, at: legs.now.at };
+    legs.host.received.push_back(received);
+    legs.books.legs.written += 1;
+    if receipt {
+        legs.receipt(sequence, whose, Outcome::Written, 1);
+    }
+    legs.release(message, 1);
+}
+
+/// The endpoints that get a message to a peer: all that are listed, or the one in use.
+fn recipients<P: PeerId>(peer: Entity, legs: &Legs<P>, senders: &Senders<P>, into: &mut Vec<Entity>) {
+    into.clear();
+    if legs.settings.config.addresses == AddressPolicy::Failover {
+        let listed = senders.peers.get(peer).ok().and_then(|endpoints| endpoints.iter().next());
+        into.extend(senders.working(peer, None).or(listed));
+    } else if let Ok(endpoints) = senders.peers.get(peer) {
+        into.extend(
+            endpoints.iter().filter(|&entity| {
+                senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| !endpoint.sources.is_empty())
+            }),
+        );
+    }
+}
+
+/// Whether an endpoint takes nothing until the host restarts it.
+fn is_stopped(state: EndpointState) -> bool {
+    matches!(state, EndpointState::Stopped | EndpointState::Closing(AfterClose::Stop))
+}

@@ -1,0 +1,84 @@
+//! `expire`: held messages whose deadline has passed, or that have been parked for too long, end; and so does everything
+//! when the deadline of a shutdown has.
+//!
+//! Reads the agenda of expiries; writes outcomes. A message is on the agenda once, from when it was first held.
+
+use bevy_ecs::prelude::*;
+use tickcast_components::{BatchEntry, DropReason, Outcome, PeerId, ShardOp, Timestamp};
+
+use crate::legs::{Legs, Whose};
+use crate::resources::{Phase, Shards, Shutdown};
+
+/// Pointless entries that the agenda of expiries may have before it is gone through.
+const AGENDA_SLACK: u64 = 16_384;
+
+pub(crate) fn expire<P: PeerId>(
+    mut legs: Legs<P>,
+    mut shards: ResMut<Shards<P>>,
+    mut shutdown: ResMut<Shutdown<P>>,
+) -> u64 {
+    let now = legs.now.at;
+    let mut ended = 0;
+    // A message with a far deadline that has left long since is still on the agenda. When most of it is of that kind it is
+    // gone through, which costs as much as it has grown.
+    if legs.agendas.expiries.len() as u64 > 2 * legs.books.held + AGENDA_SLACK {
+        let mut expiries = std::mem::take(&mut legs.agendas.expiries);
+        expiries.retain(|&(message, stamp)| {
+            legs.pending.get(message).is_ok_and(|(pending, _)| pending.stamp == stamp && pending.is_live())
+        });
+        legs.agendas.expiries = expiries;
+    }
+    if let Phase::Draining(until) = shutdown.phase {
+        let empty = legs.books.held == 0 && shards.list.iter().all(|shard| shard.legs + shard.batch.legs == 0);
+        if empty || now >= until {
+            shutdown.phase = Phase::Abandoning;
+            ended += end_held(Timestamp::NEVER, Some(DropReason::Shutdown), &mut legs);
+            ended += abandon(&mut legs, &mut shards);
+        }
+    }
+    ended + end_held(now, None, &mut legs)
+}
+
+/// Ends what is due by `until`, for `reason` or for its own.
+fn end_held<P: PeerId>(until: Timestamp, reason: Option<DropReason>, legs: &mut Legs<P>) -> u64 {
+    let mut ended = 0;
+    while let Some((message, stamp)) = legs.agendas.expiries.pop_due(until) {
+        let Ok((pending, _)) = legs.pending.get(message) else { continue };
+        if pending.stamp != stamp || !pending.is_live() {
+            continue;
+        }
+        // A host may have set a deadline since; what was put on the agenda for another time says nothing then.
+        if reason.is_none() && pending.deadline != Timestamp::NEVER && pending.deadline > until {
+            let deadline = pending.deadline;
+            legs.agendas.expiries.push(deadline, (message, stamp));
+            continue;
+        }
+        let own = if pending.deadline == Timestamp::NEVER { DropReason::ParkedTooLong } else { DropReason::Expired };
+        ended += legs.drop_message(message, reason.unwrap_or(own));
+    }
+    ended
+}
+
+/// Ends what no shard has taken yet, and tells the shards to end what they hold.
+fn abandon<P: PeerId>(legs: &mut Legs<P>, shards: &mut Shards<P>) -> u64 {
+    let mut ended = 0;
+    for shard in &mut shards.list {
+        ended += shard.batch.legs;
+        legs.books.drop(DropReason::Shutdown, shard.batch.legs);
+        for entry in &shard.batch.entries {
+            let (message, count) = match *entry {
+                BatchEntry::Leg { message, .. } => (message, 1),
+                BatchEntry::List { list, message } => (message, shard.batch.lists[list as usize].len()),
+                BatchEntry::Op(_) => continue,
+            };
+            let message = &shard.batch.messages[message as usize];
+            if message.receipt {
+                let outcome = Outcome::Dropped(DropReason::Shutdown);
+                legs.receipt(message.sequence, Whose::default(), outcome, count as u32);
+            }
+        }
+        shard.batch.clear();
+        shard.op(ShardOp::Abandon);
+    }
+    ended
+}

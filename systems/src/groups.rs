@@ -1,0 +1,110 @@
+//! Groups: joining, leaving, and keeping every member in the right place.
+//!
+//! Owns: the invariant between a group's list, its lanes and its members' own lists. Each step is O(1), but that a lane
+//! is copied first while the I/O side still reads it.
+
+use std::sync::Arc;
+
+use bevy_ecs::prelude::*;
+use tickcast_components::group::{Member, Membership, Place};
+use tickcast_components::{Link, Members, Memberships, Route};
+
+/// Adds a peer to a group. Answers whether it was not a member yet.
+pub(crate) fn add(
+    group: Entity,
+    peer: Entity,
+    link: Link,
+    groups: &mut Query<&mut Members>,
+    memberships: &mut Query<&mut Memberships>,
+) -> bool {
+    let (Ok(mut members), Ok(mut memberships)) = (groups.get_mut(group), memberships.get_mut(peer)) else {
+        return false;
+    };
+    join(group, peer, link, &mut members, &mut memberships)
+}
+
+/// Adds a peer to a group, given both sides. Answers whether it was not a member yet.
+pub(crate) fn join(
+    group: Entity,
+    peer: Entity,
+    link: Link,
+    members: &mut Members,
+    memberships: &mut Memberships,
+) -> bool {
+    if memberships.iter().any(|other| other == group) {
+        return false;
+    }
+    let index = members.list.len() as u32;
+    memberships.0.push(Membership { group, index });
+    members.list.push(Member { peer, place: Place::Indirect(0) });
+    put(members, index, link);
+    true
+}
+
+/// Takes a member out. Answers the index that it had and the peer that has it now, whose own list must follow.
+///
+/// The index is where the member was last known to be. Its own list may be gone with it, and then nobody told it of a move,
+/// so it is looked for if it is not there.
+pub(crate) fn detach(members: &mut Members, peer: Entity, index: u32) -> Option<(u32, Entity)> {
+    let is_there = members.list.get(index as usize).is_some_and(|member| member.peer == peer);
+    let index = if is_there { index } else { members.list.iter().position(|member| member.peer == peer)? as u32 };
+    take(members, index);
+    members.list.swap_remove(index as usize);
+    let moved = *members.list.get(index as usize)?;
+    match moved.place {
+        Place::Lane(shard, at) => members.lanes[usize::from(shard)].members[at as usize] = index,
+        Place::Indirect(at) => members.indirect[at as usize] = index,
+    }
+    Some((index, moved.peer))
+}
+
+/// Gives a peer another index in a group.
+pub(crate) fn reindex(memberships: &mut Memberships, group: Entity, index: u32) {
+    if let Some(own) = memberships.0.iter_mut().find(|own| own.group == group) {
+        own.index = index;
+    }
+}
+
+/// Moves a member to where its new route belongs.
+pub(crate) fn relink(membership: Membership, link: Link, groups: &mut Query<&mut Members>) {
+    if let Ok(mut members) = groups.get_mut(membership.group)
+        && (membership.index as usize) < members.list.len()
+    {
+        take(&mut members, membership.index);
+        put(&mut members, membership.index, link);
+    }
+}
+
+/// Takes a member out of its place.
+fn take(members: &mut Members, index: u32) {
+    match members.list[index as usize].place {
+        Place::Lane(shard, at) => {
+            let lane = &mut members.lanes[usize::from(shard)];
+            Arc::make_mut(&mut lane.slots).swap_remove(at as usize);
+            lane.members.swap_remove(at as usize);
+            if let Some(&moved) = lane.members.get(at as usize) {
+                members.list[moved as usize].place = Place::Lane(shard, at);
+            }
+        }
+        Place::Indirect(at) => {
+            members.indirect.swap_remove(at as usize);
+            if let Some(&moved) = members.indirect.get(at as usize) {
+                members.list[moved as usize].place = Place::Indirect(at);
+            }
+        }
+    }
+}
+
+/// Puts a member that has no place into the one that its route asks for.
+fn put(members: &mut Members, index: u32, link: Link) {
+    let place = if link.route == Route::Direct {
+        let lane = &mut members.lanes[usize::from(link.shard)];
+        Arc::make_mut(&mut lane.slots).push(link.slot);
+        lane.members.push(index);
+        Place::Lane(link.shard, (lane.members.len() - 1) as u32)
+    } else {
+        members.indirect.push(index);
+        Place::Indirect((members.indirect.len() - 1) as u32)
+    };
+    members.list[index as usize].place = place;
+}

@@ -1,0 +1,350 @@
+//! What a host does between ticks, or in systems of its own: peers, groups, pending messages.
+//!
+//! Owns: the checks on what a host asks for. Every function leaves the engine consistent, whatever it answers.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use bevy_ecs::prelude::*;
+use bevy_ecs::system::SystemParam;
+use thiserror::Error;
+use tickcast_components::group::Membership;
+use tickcast_components::peer::PeerBundle;
+use tickcast_components::{
+    AddressError, DropReason, Endpoint, EndpointState, Endpoints, GroupId, Heard, InstanceOf, Link, Members,
+    Memberships, MessageId, PeerId, PeerKey, PeerState, Pending, Source, Timestamp,
+};
+
+use crate::groups;
+use crate::legs::Legs;
+use crate::resources::{Agendas, Dirty, Messages, Now, Registry, Settings, Shards};
+use crate::submit::check_reachable;
+
+/// Pending messages, for a host's systems: the idle entities of the pool are skipped.
+#[derive(SystemParam)]
+pub struct PendingMessages<'w, 's, P: PeerId> {
+    legs: Legs<'w, 's, P>,
+}
+
+impl<P: PeerId> PendingMessages<'_, '_, P> {
+    /// The pending messages of this engine: those taken in and not dispatched yet, and those with legs that wait.
+    pub fn iter(&self) -> impl Iterator<Item = (Entity, &Pending)> + '_ {
+        let messages = &self.legs.messages;
+        messages.fresh.iter().chain(messages.held.values()).filter_map(|&entity| {
+            let (pending, _) = self.legs.pending.get(entity).ok()?;
+            pending.is_live().then_some((entity, pending))
+        })
+    }
+
+    /// Ends a pending message: its legs are `Dropped(Cancelled)`. Answers whether there was one.
+    pub fn cancel(&mut self, message: Entity) -> bool {
+        let Ok((pending, _)) = self.legs.pending.get(message) else { return false };
+        if !pending.is_live() {
+            return false;
+        }
+        let (legs, held) = (pending.legs, pending.timed);
+        if held {
+            self.legs.drop_message(message, DropReason::Cancelled);
+        } else {
+            self.legs.messages.fresh.retain(|&fresh| fresh != message);
+            self.legs.end(message, legs, DropReason::Cancelled, crate::legs::Whose::default());
+            if legs == 0 {
+                self.legs.release(message, 0);
+            }
+        }
+        true
+    }
+
+    /// Brings a message's deadline forward to `at`. Answers whether there was one that was later.
+    pub fn shorten_deadline(&mut self, message: Entity, at: Timestamp) -> bool {
+        let Ok((mut pending, _)) = self.legs.pending.get_mut(message) else { return false };
+        if !pending.is_live() || pending.deadline <= at {
+            return false;
+        }
+        pending.deadline = at;
+        if pending.timed {
+            let stamp = pending.stamp;
+            self.legs.agendas.expiries.push(at, (message, stamp));
+        }
+        true
+    }
+}
+
+/// What a cancellation came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The message had not been taken in; it never counted.
+    BeforeIngest,
+    /// Its remaining legs ended as `Dropped(Cancelled)`.
+    Legs(u64),
+    /// Every leg has been handed to the I/O side, or has its outcome, or there was no such message.
+    TooLate,
+}
+
+/// Cancels a message by its public name.
+pub fn cancel<P: PeerId>(id: MessageId, legs: &mut Legs<P>, ingress: &mut crate::resources::Ingress<P>) -> Cancelled {
+    let port = legs.settings.port.clone();
+    if id.epoch != port.epoch {
+        return Cancelled::TooLate;
+    }
+    if let Ok(index) = ingress.lane.binary_search_by_key(&id.sequence, |submission| submission.sequence) {
+        let removed = ingress.lane.remove(index);
+        ingress.bytes = ingress.bytes.saturating_sub(removed.message.payload.len() as u64);
+        return Cancelled::BeforeIngest;
+    }
+    // Whoever knows the name of a message has seen it enter a lane, so a number given out since the last tick that is not
+    // in the frame's lane is in the handles'. There it stays, within its bounds, until the next tick passes it over.
+    let given_out = ingress.mark < id.sequence && id.sequence <= port.sequence.load(Ordering::Relaxed);
+    if given_out && !ingress.cancelled.contains(&id.sequence) {
+        ingress.cancelled.push(id.sequence);
+        return Cancelled::BeforeIngest;
+    }
+    let held = legs.messages.held.get(&id.sequence).copied();
+    match held {
+        Some(message) => Cancelled::Legs(legs.drop_message(message, DropReason::Cancelled)),
+        None => Cancelled::TooLate,
+    }
+}
+
+/// Why something about a peer could not be done. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// There is no such peer.
+    #[error("there is no such peer")]
+    UnknownPeer,
+    /// The peer was never admitted: where it is is the directory's to say.
+    #[error("the peer was never admitted")]
+    NotAdmitted,
+    /// The address cannot be a target.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// As many peers without an address as are allowed are known already.
+    #[error("too many unresolved peers are known already")]
+    TooManyPeers,
+}
+
+/// The entity of a peer, if it is known.
+pub fn peer<P: PeerId>(world: &World, key: &P) -> Option<Entity> {
+    world.resource::<Registry<P>>().peers.get(key).copied().filter(|&peer| world.get_entity(peer).is_ok())
+}
+
+/// The entity of a peer, made if it is not known. It joins the group of all peers at once.
+///
+/// # Errors
+///
+/// [`PeerError::TooManyPeers`].
+pub fn add_peer<P: PeerId>(world: &mut World, key: P) -> Result<Entity, PeerError> {
+    if let Some(peer) = peer(world, &key) {
+        return Ok(peer);
+    }
+    let settings = world.resource::<Settings<P>>();
+    let (instance, config) = (settings.instance, settings.config.clone());
+    let oneself = settings.port.local_id.as_ref() == Some(&key);
+    let now = world.resource::<Now<P>>().at;
+    let registry = world.resource::<Registry<P>>();
+    if registry.unresolved >= config.unresolved_peers_max {
+        return Err(PeerError::TooManyPeers);
+    }
+    let all = registry.all;
+    let bundle = if oneself { PeerBundle::oneself(instance) } else { PeerBundle::new(instance) };
+    let peer = world.spawn((bundle, PeerKey(key.clone()))).id();
+    let mut registry = world.resource_mut::<Registry<P>>();
+    registry.peers.insert(key, peer);
+    if !oneself {
+        registry.unresolved += 1;
+        world.resource_mut::<Agendas<P>>().push_idle(now.after(config.idle_age_max), peer);
+        world.resource_mut::<Dirty<P>>().lookups.push(peer);
+    }
+    let joined = join(world, GroupId(all), peer);
+    if joined.is_err() {
+        // The group of all peers has been despawned; the next tick makes another.
+        world.resource_mut::<Dirty<P>>().newcomers.push(peer);
+    }
+    Ok(peer)
+}
+
+/// Admits an inbound sender as a peer at this address, beside whatever the directory lists for it. From now on its
+/// silence is watched.
+///
+/// # Errors
+///
+/// [`PeerError::Address`], [`PeerError::TooManyPeers`].
+pub fn admit<P: PeerId>(world: &mut World, key: P, addr: SocketAddr) -> Result<Entity, PeerError> {
+    let addr = check_reachable(&world.resource::<Settings<P>>().port, addr)?;
+    let peer = add_peer(world, key)?;
+    list_admitted::<P>(world, peer, addr);
+    Ok(peer)
+}
+
+/// Moves an admitted peer to another address. Whether the move is genuine is the host's to know.
+///
+/// # Errors
+///
+/// [`PeerError::UnknownPeer`], [`PeerError::NotAdmitted`], [`PeerError::Address`].
+pub fn readdress<P: PeerId>(world: &mut World, key: &P, addr: SocketAddr) -> Result<(), PeerError> {
+    let addr = check_reachable(&world.resource::<Settings<P>>().port, addr)?;
+    let peer = peer(world, key).ok_or(PeerError::UnknownPeer)?;
+    if world.get::<Heard>(peer).is_none() {
+        return Err(PeerError::NotAdmitted);
+    }
+    list_admitted::<P>(world, peer, addr);
+    Ok(())
+}
+
+fn list_admitted<P: PeerId>(world: &mut World, peer: Entity, addr: SocketAddr) {
+    let at = world.resource::<Now<P>>().at;
+    let config = &world.resource::<Settings<P>>().config;
+    let check_at = at.after(config.peer_idle_timeout.unwrap_or(config.idle_age_max));
+    if world.entity_mut(peer).replace_heard(Heard { at, silent: false, addr }) {
+        world.resource_mut::<Agendas<P>>().silences.push(check_at, peer);
+    }
+    world.resource_mut::<Dirty<P>>().list(peer, Source::Admitted, vec![addr]);
+}
+
+/// Sets when a peer was last heard. Answers whether it was not watched yet.
+trait ReplaceHeard {
+    fn replace_heard(&mut self, heard: Heard) -> bool;
+}
+
+impl ReplaceHeard for EntityWorldMut<'_> {
+    fn replace_heard(&mut self, heard: Heard) -> bool {
+        if let Some(mut before) = self.get_mut::<Heard>() {
+            *before = heard;
+            return false;
+        }
+        self.insert(heard);
+        true
+    }
+}
+
+/// Removes a peer: its legs end as `Dropped(PeerRemoved)` in the next tick, and the same id later is a new peer.
+///
+/// # Errors
+///
+/// [`PeerError::UnknownPeer`].
+pub fn remove_peer<P: PeerId>(world: &mut World, key: &P) -> Result<(), PeerError> {
+    let entity = peer(world, key).ok_or(PeerError::UnknownPeer)?;
+    world.resource_mut::<Registry<P>>().peers.remove(key);
+    // Out of its groups at once, so that a message submitted before the next tick does not count it.
+    let groups: Vec<Entity> = world.get::<Memberships>(entity).map(|own| own.iter().collect()).unwrap_or_default();
+    for group in groups {
+        let left = leave(world, GroupId(group), entity);
+        debug_assert_eq!(left, Ok(true), "a peer's own list names its groups");
+    }
+    world.despawn(entity);
+    Ok(())
+}
+
+/// Starts the senders of a peer again that a message's policy has stopped.
+///
+/// # Errors
+///
+/// [`PeerError::UnknownPeer`].
+pub fn restart<P: PeerId>(world: &mut World, key: &P) -> Result<(), PeerError> {
+    let peer = peer(world, key).ok_or(PeerError::UnknownPeer)?;
+    let endpoints: Vec<Entity> = world.get::<Endpoints>(peer).map(|own| own.iter().collect()).unwrap_or_default();
+    for entity in endpoints {
+        let Some(mut endpoint) = world.get_mut::<Endpoint>(entity) else { continue };
+        match endpoint.state {
+            EndpointState::Stopped => {
+                endpoint.state = EndpointState::New;
+                let mut books = world.resource_mut::<crate::resources::Books<P>>();
+                books.endpoint(Some(EndpointState::Stopped), Some(EndpointState::New));
+                let mut dirty = world.resource_mut::<Dirty<P>>();
+                dirty.spawns.push_back(entity);
+                dirty.links.push(peer);
+            }
+            EndpointState::Closing(tickcast_components::AfterClose::Stop) => {
+                endpoint.state = EndpointState::Closing(tickcast_components::AfterClose::Reopen);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes an empty group.
+pub fn create_group<P: PeerId>(world: &mut World) -> GroupId {
+    let instance = InstanceOf(world.resource::<Settings<P>>().instance);
+    let shards = world.resource::<Shards<P>>().list.len();
+    let members = Members {
+        lanes: (0..shards).map(|_| tickcast_components::group::Lane::default()).collect(),
+        ..Default::default()
+    };
+    GroupId(world.spawn((instance, members)).id())
+}
+
+/// Removes a group. Messages that were dispatched to it are on their way. Answers whether there was one.
+pub fn remove_group<P: PeerId>(world: &mut World, group: GroupId) -> bool {
+    let all = world.resource::<Registry<P>>().all;
+    if group.0 == all || world.get::<Members>(group.0).is_none() {
+        return false;
+    }
+    world.despawn(group.0)
+}
+
+/// Why a group could not be changed. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// There is no such group.
+    #[error("there is no such group")]
+    UnknownGroup,
+    /// There is no such peer.
+    #[error("there is no such peer")]
+    UnknownPeer,
+}
+
+/// Adds a peer to a group. Answers whether it was not a member yet.
+///
+/// # Errors
+///
+/// [`GroupError`].
+pub fn join(world: &mut World, group: GroupId, peer: Entity) -> Result<bool, GroupError> {
+    if world.get::<Members>(group.0).is_none() {
+        return Err(GroupError::UnknownGroup);
+    }
+    let Ok([mut group_mut, mut peer_mut]) = world.get_entity_mut([group.0, peer]) else {
+        return Err(GroupError::UnknownPeer);
+    };
+    if group_mut.get::<InstanceOf>() != peer_mut.get::<InstanceOf>() {
+        return Err(GroupError::UnknownPeer);
+    }
+    let link = peer_mut.get::<Link>().copied().unwrap_or_default();
+    let Some(mut members) = group_mut.get_mut::<Members>() else { return Err(GroupError::UnknownGroup) };
+    let Some(mut memberships) = peer_mut.get_mut::<Memberships>() else { return Err(GroupError::UnknownPeer) };
+    Ok(groups::join(group.0, peer, link, &mut members, &mut memberships))
+}
+
+/// Takes a peer out of a group: later messages do not reach it. Answers whether it was a member.
+///
+/// # Errors
+///
+/// [`GroupError`].
+pub fn leave(world: &mut World, group: GroupId, peer: Entity) -> Result<bool, GroupError> {
+    if world.get::<Members>(group.0).is_none() {
+        return Err(GroupError::UnknownGroup);
+    }
+    let Some(mut memberships) = world.get_mut::<Memberships>(peer) else { return Err(GroupError::UnknownPeer) };
+    let Some(at) = memberships.0.iter().position(|own| own.group == group.0) else { return Ok(false) };
+    let left: Membership = memberships.0.swap_remove(at);
+    let moved =
+        world.get_mut::<Members>(group.0).and_then(|mut members| groups::detach(&mut members, peer, left.index));
+    if let Some((index, moved)) = moved
+        && let Some(mut memberships) = world.get_mut::<Memberships>(moved)
+    {
+        groups::reindex(&mut memberships, group.0, index);
+    }
+    Ok(true)
+}
+
+/// Whether a peer has addresses.
+pub fn is_ready<P: PeerId>(world: &World, key: &P) -> bool {
+    peer(world, key).and_then(|peer| world.get::<PeerState>(peer)).is_some_and(|state| *state == PeerState::Ready)
+}
+
+/// How many message entities are idle.
+pub fn idle_messages<P: PeerId>(world: &World) -> usize {
+    world.resource::<Messages<P>>().free.len()
+}

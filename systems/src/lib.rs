@@ -1,0 +1,47 @@
+//! The systems of tickcast: what one tick does.
+//!
+//! Owns: the order of systems ([`schedule`]), the resources between them ([`resources`]), and every rule about legs,
+//! endpoints and groups. Never does: sockets, tasks, threads, clocks. A tick sees one moment, [`resources::Now`], and
+//! reaches the I/O side only through the queues of a [`ShardPort`](tickcast_components::ShardPort).
+//!
+//! One file per system: `ingest`, `collect`, `resolve`, `spawn_senders`, `regroup`, `dispatch`, `expire`,
+//! `flush`, `reap`, `report`. What several share: [`legs`] (taking, holding and ending legs), [`senders`] (the life
+//! of an endpoint), `groups`, [`overflow`], [`backoff`]. What a host calls between ticks: [`host`].
+
+mod agenda;
+pub mod audit;
+pub mod backoff;
+mod collect;
+pub mod dispatch;
+mod expire;
+mod flush;
+mod groups;
+pub mod host;
+mod ingest;
+pub mod legs;
+mod log;
+pub mod overflow;
+mod reap;
+mod regroup;
+mod report;
+mod resolve;
+pub mod resources;
+pub mod schedule;
+pub mod senders;
+mod shards;
+mod spawn_senders;
+pub mod submit;
+
+pub use audit::{Audit, audit};
+pub use dispatch::SHARDS_MAX;
+pub use host::PendingMessages;
+pub use resources::Parts;
+pub use schedule::{TickSystems, TimingCells};
+
+use bevy_ecs::prelude::*;
+use tickcast_components::PeerId;
+
+/// Puts an engine's data into a World. Its schedule is made by [`schedule::schedule`].
+pub fn install<P: PeerId>(world: &mut World, parts: Parts<P>) {
+    resources::insert(world, parts);
+}

@@ -1,0 +1,384 @@
+//! `resolve`: new lists of addresses become endpoints; searches that are due are tried again.
+//!
+//! Reads listings and look-ups from the dirty lists; writes peers' states, endpoints and resolutions. A search lasts
+//! only while something waits for it, and ends as soon as an address is known.
+
+use std::net::SocketAddr;
+
+use bevy_ecs::prelude::*;
+use tickcast_components::{
+    AddressError, AddressPolicy, AfterClose, BareAddr, Endpoint, EndpointOf, EndpointState, Event, Heard, HeldLeg,
+    InstanceOf, Parked, PeerId, PeerState, Resolution, Source, Sources, Waiting,
+};
+
+use crate::backoff;
+use crate::legs::{Legs, Whose};
+use crate::resources::{Directory, Listing};
+use crate::senders::{Senders, merge};
+use crate::submit::check_reachable;
+
+const SOURCES: [Source; 3] = [Source::Map, Source::Edit, Source::Admitted];
+
+pub(crate) fn resolve<P: PeerId>(
+    mut legs: Legs<P>,
+    mut senders: Senders<P>,
+    mut states: Query<(&mut PeerState, &mut Parked)>,
+    bare: Query<&BareAddr>,
+    heard: Query<&Heard>,
+    mut resolutions: Query<&mut Resolution>,
+    directory: Res<Directory<P>>,
+    mut commands: Commands,
+) -> u64 {
+    let budget = legs.settings.config.resolutions_per_tick_max;
+    let mut lookups = std::mem::take(&mut senders.dirty.lookups);
+    let mut items = lookups.len().min(budget) as u64;
+    for peer in lookups.drain(..lookups.len().min(budget)) {
+        let has_endpoints = senders.peers.get(peer).is_ok_and(|endpoints| endpoints.iter().next().is_some());
+        if !has_endpoints && let Some(addr) = own_addr(peer, &bare, &heard) {
+            senders.dirty.list(peer, Source::Admitted, vec![addr]);
+            look_up(peer, &legs, &mut senders, &directory);
+            continue;
+        }
+        if look_up(peer, &legs, &mut senders, &directory) {
+            continue;
+        }
+        let Ok((mut state, _)) = states.get_mut(peer) else { continue };
+        if *state == PeerState::Ready && !has_endpoints && !is_oneself(peer, &legs) {
+            *state = PeerState::Unresolved;
+            senders.registry.unresolved += 1;
+        }
+        if *state == PeerState::Unresolved && !bare.contains(peer) {
+            let resolution = Resolution { peer, attempt: 0, next_at: next_at(0, &legs, &mut senders) };
+            let instance = InstanceOf(legs.settings.instance);
+            let entity = commands.spawn((instance, resolution)).id();
+            *state = PeerState::Resolving(entity);
+            legs.agendas.resolutions.push(resolution.next_at, (peer, entity));
+            senders.registry.resolutions += 1;
+        }
+    }
+    lookups.append(&mut senders.dirty.lookups);
+    senders.dirty.lookups = lookups;
+    for _ in 0..budget {
+        let Some((peer, entity)) = legs.agendas.resolutions.pop_due(legs.now.at) else { break };
+        items += 1;
+        let Ok((mut state, mut parked)) = states.get_mut(peer) else { continue };
+        // What a search that has ended had on the agenda says nothing to the next one.
+        if *state != PeerState::Resolving(entity) {
+            continue;
+        }
+        legs.sweep(&mut parked.0);
+        if look_up(peer, &legs, &mut senders, &directory) {
+            continue;
+        }
+        // A search that nobody waits for, or whose entity a host has despawned, ends; the next message starts another.
+        match resolutions.get_mut(entity) {
+            Ok(mut resolution) if !parked.is_empty() => {
+                resolution.attempt += 1;
+                resolution.next_at = next_at(resolution.attempt, &legs, &mut senders);
+                legs.agendas.resolutions.push(resolution.next_at, (peer, entity));
+            }
+            _ => {
+                *state = PeerState::Unresolved;
+                end_search(entity, &mut senders, &mut commands);
+                if !parked.is_empty() {
+                    senders.dirty.lookups.push(peer);
+                }
+            }
+        }
+    }
+    let mut listings = std::mem::take(&mut senders.dirty.listings);
+    senders.dirty.listing_of.clear();
+    items += listings.len() as u64;
+    for listing in listings.drain(..) {
+        apply(listing, &mut legs, &mut senders, &mut states, &mut commands);
+    }
+    senders.dirty.listings = listings;
+    items
+}
+
+/// Whether a peer is this engine itself, which needs no address.
+fn is_oneself<P: PeerId>(peer: Entity, legs: &Legs<P>) -> bool {
+    legs.settings.port.local_id.is_some() && legs.key(peer) == legs.settings.port.local_id
+}
+
+/// The address that no directory knows: that of a bare address, or the one at which a peer was admitted.
+fn own_addr(peer: Entity, bare: &Query<&BareAddr>, heard: &Query<&Heard>) -> Option<SocketAddr> {
+    bare.get(peer).map(|bare| bare.0).or_else(|_| heard.get(peer).map(|heard| heard.addr)).ok()
+}
+
+/// Asks the directory for a peer; its answer is applied with this tick's listings. Answers whether there was one.
+fn look_up<P: PeerId>(peer: Entity, legs: &Legs<P>, senders: &mut Senders<P>, directory: &Directory<P>) -> bool {
+    let Some(key) = legs.key(peer) else { return false };
+    let mut found = false;
+    let port = &legs.settings.port;
+    let dirty = &mut senders.dirty;
+    (directory.lookup)(&key, &mut |source, list| {
+        found |= list.iter().any(|data| check_reachable(port, data.addr).is_ok());
+        dirty.list(peer, source, list.iter().map(|data| data.addr).collect());
+    });
+    found
+}
+
+fn next_at<P: PeerId>(attempt: u32, legs: &Legs<P>, senders: &mut Senders<P>) -> tickcast_components::Timestamp {
+    let config = &legs.settings.config;
+    let delay =
+        backoff::delay(config.resolve_retry_timeout, config.resolve_retry_max, attempt, &mut senders.dice.random);
+    legs.now.at.after(delay)
+}
+
+/// Ends a search.
+pub(crate) fn end_search<P: PeerId>(entity: Entity, senders: &mut Senders<P>, commands: &mut Commands) {
+    senders.registry.resolutions -= 1;
+    if let Ok(mut resolution) = commands.get_entity(entity) {
+        resolution.try_despawn();
+    }
+}
+
+/// Makes a peer's endpoints those that are listed now.
+fn apply<P: PeerId>(
+    listing: Listing,
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    states: &mut Query<(&mut PeerState, &mut Parked)>,
+    commands: &mut Commands,
+) {
+    let peer = listing.peer;
+    // Oneself needs no address: messages come back or are refused.
+    if is_oneself(peer, legs) {
+        return;
+    }
+    let Ok((before, _)) = states.get(peer).map(|(state, parked)| (*state, parked)) else { return };
+    let failover = legs.settings.config.addresses == AddressPolicy::Failover;
+    let listed = usable(listing, legs);
+    let old: Vec<Entity> = senders.peers.get(peer).map(|endpoints| endpoints.iter().collect()).unwrap_or_default();
+
+    // Who lists what: existing endpoints take note, and what remains of the lists is new.
+    let mut fresh: Vec<(SocketAddr, Sources)> = Vec::new();
+    for (source, addrs) in SOURCES.into_iter().zip(listed) {
+        let Some(addrs) = addrs else { continue };
+        for &entity in &old {
+            if let Ok((mut endpoint, ..)) = senders.endpoints.get_mut(entity) {
+                let stays = addrs.contains(&endpoint.addr);
+                endpoint.sources.set(source, stays);
+            }
+        }
+        for addr in addrs {
+            let known = old
+                .iter()
+                .any(|&entity| senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| endpoint.addr == addr));
+            if known {
+                continue;
+            }
+            match fresh.iter_mut().find(|(other, _)| *other == addr) {
+                Some((_, sources)) => sources.set(source, true),
+                None => fresh.push((addr, Sources::only(source))),
+            }
+        }
+    }
+    let is_listed = |senders: &Senders<P>, entity: Entity| {
+        senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| !endpoint.sources.is_empty())
+    };
+    let kept: Vec<Entity> = old.iter().copied().filter(|&entity| is_listed(senders, entity)).collect();
+    let leaving: Vec<Entity> = old.into_iter().filter(|&entity| !is_listed(senders, entity)).collect();
+    senders.dirty.links.push(peer);
+
+    if kept.is_empty() && fresh.is_empty() {
+        empty(peer, before, &leaving, legs, senders, states);
+        return;
+    }
+    let mut new: Vec<NewEndpoint> = fresh
+        .into_iter()
+        .map(|(addr, sources)| NewEndpoint {
+            entity: commands.spawn_empty().id(),
+            addr,
+            sources,
+            predecessors: 0,
+            legs: Vec::new(),
+        })
+        .collect();
+    // An address that comes back while it was being replaced is the heir of the one that was to replace it.
+    let comes_back = kept.iter().copied().find(|&entity| {
+        senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| {
+            matches!(endpoint.state, EndpointState::Closing(AfterClose::Remove(Some(heir))) if leaving.contains(&heir))
+        })
+    });
+    for &entity in &kept {
+        revive(entity, legs, senders);
+    }
+    // An address that takes another's place inherits what waited there. Without one, only a failover peer's legs have
+    // somewhere to go: where every address gets everything, the others had legs of their own.
+    let kept_heir = senders.working(peer, None).filter(|entity| kept.contains(entity)).or(kept.first().copied());
+    let kept_heir = kept_heir.filter(|_| failover).or(comes_back);
+    // A failover peer goes on with an address that stays and works, so that is where its legs must go.
+    let goes_on = failover && kept_heir.is_some_and(|heir| senders.is_usable(heir));
+    for entity in leaving {
+        let new = if goes_on { None } else { new.first_mut() };
+        retire(entity, new, kept_heir, legs, senders, commands);
+    }
+    for endpoint in new {
+        endpoint.spawn(peer, legs, senders, commands);
+    }
+    if before != PeerState::Ready {
+        if let PeerState::Resolving(entity) = before {
+            end_search(entity, senders, commands);
+        }
+        if let Ok((mut state, _)) = states.get_mut(peer) {
+            *state = PeerState::Ready;
+        }
+        senders.registry.unresolved -= 1;
+        senders.dirty.unparks.push(peer);
+        if let Some(peer) = legs.key(peer) {
+            legs.event(Event::Resolved { peer });
+        }
+    }
+}
+
+/// Each source's list, canonical, without duplicates and without what cannot be dialled.
+fn usable<P: PeerId>(listing: Listing, legs: &mut Legs<P>) -> [Option<Vec<SocketAddr>>; 3] {
+    let key = legs.key(listing.peer);
+    listing.by_source.map(|list| {
+        let mut addrs = Vec::new();
+        for addr in list? {
+            match check_reachable(&legs.settings.port, addr) {
+                Ok(addr) if addrs.contains(&addr) => {}
+                Ok(addr) if addrs.len() >= legs.settings.config.addresses_per_peer_max => {
+                    if let Some(peer) = key.clone() {
+                        legs.event(Event::AddressRejected { peer, error: AddressError::TooMany(addr) });
+                    }
+                    // One event says it all; the list may be long.
+                    break;
+                }
+                Ok(addr) => addrs.push(addr),
+                Err(error) => {
+                    if let Some(peer) = key.clone() {
+                        legs.event(Event::AddressRejected { peer, error });
+                    }
+                }
+            }
+        }
+        Some(addrs)
+    })
+}
+
+/// A list has become empty: senders stop, legs wait, and the peer is unresolved.
+fn empty<P: PeerId>(
+    peer: Entity,
+    before: PeerState,
+    leaving: &[Entity],
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    states: &mut Query<(&mut PeerState, &mut Parked)>,
+) {
+    for &entity in leaving {
+        let unlisted = senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| {
+            matches!(
+                endpoint.state,
+                EndpointState::Unlisted
+                    | EndpointState::Stopped
+                    | EndpointState::Closing(AfterClose::Unlist | AfterClose::Stop)
+            )
+        });
+        if !unlisted {
+            let despawn = senders.close(legs, entity, AfterClose::Unlist);
+            debug_assert!(!despawn, "only a removal despawns");
+        }
+    }
+    if before == PeerState::Ready {
+        if let Ok((mut state, _)) = states.get_mut(peer) {
+            *state = PeerState::Unresolved;
+        }
+        senders.registry.unresolved += 1;
+        // What waits goes on searching; and a peer that nobody wants any more is forgotten in time.
+        senders.dirty.lookups.push(peer);
+        let at = legs.now.at.after(legs.settings.config.idle_age_max);
+        legs.agendas.push_idle(at, peer);
+        if let Some(peer) = legs.key(peer) {
+            legs.event(Event::Unresolved { peer });
+        }
+    }
+}
+
+/// An address that is listed again, or still: a sender that was on its way out for want of a list starts anew.
+fn revive<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>) {
+    let Ok((endpoint, ..)) = senders.endpoints.get(entity) else { return };
+    match endpoint.state {
+        EndpointState::Unlisted => senders.set(legs, entity, EndpointState::New),
+        EndpointState::Closing(AfterClose::Unlist | AfterClose::Remove(_)) => {
+            let despawn = senders.close(legs, entity, AfterClose::Reopen);
+            debug_assert!(!despawn, "only a removal despawns");
+        }
+        _ => {}
+    }
+}
+
+/// An address that has left the list. What waits there goes to the new address that takes its place, else to the heir
+/// among those that stay, else ends.
+fn retire<P: PeerId>(
+    entity: Entity,
+    new: Option<&mut NewEndpoint>,
+    kept_heir: Option<Entity>,
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    commands: &mut Commands,
+) {
+    let Ok((endpoint, mut waiting, _)) = senders.endpoints.get_mut(entity) else { return };
+    if matches!(endpoint.state, EndpointState::Closing(AfterClose::Remove(_))) {
+        return;
+    }
+    let heir = match new {
+        Some(new) if endpoint.state.holds_slot() => {
+            new.predecessors += 1;
+            Some(new.entity)
+        }
+        Some(new) => {
+            new.legs.append(&mut waiting.queue.take());
+            None
+        }
+        None => {
+            if let Some(heir) = kept_heir {
+                senders.precede(heir);
+            }
+            kept_heir
+        }
+    };
+    if senders.close(legs, entity, AfterClose::Remove(heir)) {
+        commands.entity(entity).despawn();
+    }
+}
+
+/// An endpoint that is about to be spawned.
+struct NewEndpoint {
+    entity: Entity,
+    addr: SocketAddr,
+    sources: Sources,
+    predecessors: u32,
+    legs: Vec<HeldLeg>,
+}
+
+impl NewEndpoint {
+    fn spawn<P: PeerId>(self, peer: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>, commands: &mut Commands) {
+        let shard = senders.shard_of(self.addr);
+        let endpoint = Endpoint {
+            addr: self.addr,
+            state: EndpointState::New,
+            sources: self.sources,
+            slot: 0,
+            shard,
+            attempt: 0,
+            in_use: false,
+            predecessors: self.predecessors,
+            generation: 0,
+            since: legs.now.at,
+        };
+        let mut waiting = Waiting::default();
+        merge(self.legs, &mut waiting.queue, legs, Whose { peer: Some(peer), addr: Some(self.addr) });
+        legs.books.endpoint(None, Some(EndpointState::New));
+        // A bare address is nobody: who arrives from it may be a peer that is known there too.
+        if legs.keys.contains(peer) {
+            senders.own(self.entity, self.addr);
+        }
+        senders.dirty.spawns.push_back(self.entity);
+        let instance = InstanceOf(legs.settings.instance);
+        commands.entity(self.entity).insert((instance, EndpointOf(peer), endpoint, waiting));
+    }
+}

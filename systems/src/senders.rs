@@ -1,0 +1,347 @@
+//! Endpoints and their senders: every change of an endpoint's state goes through here.
+//!
+//! Owns: the state machine of an endpoint, its slot, and what becomes of the legs that wait for it.
+//!
+//! ```text
+//!            spawn_senders          Connected, or at once
+//!   New ───────────────► Connecting ───────────────► Up
+//!    ▲                       │ Stopped                │ Stopped, or its address goes
+//!    │ backoff over          ▼                        ▼
+//!   Down ◄── Retry ────── Closing ◄───────────────────┘      Closed comes from the shard with the last unwritten leg
+//!                            ├── Stop ──► Stopped             by policy, until the host restarts it
+//!                            ├── Unlist ► Unlisted            its peer's list is empty: its legs wait
+//!                            ├── Reopen ► New                 listed again meanwhile
+//!                            └── Remove ► despawned           its legs go to the heir, or end
+//! ```
+
+use std::collections::BTreeSet;
+use std::hash::BuildHasher;
+
+use bevy_ecs::prelude::*;
+use bevy_ecs::system::SystemParam;
+use tickcast_components::{
+    AddressPolicy, AfterClose, CloseUnwritten, DropReason, Endpoint, EndpointOf, EndpointState, Endpoints, HeldLeg,
+    HeldQueue, PeerId, ShardOp, StopCause, Waiting,
+};
+
+use crate::legs::{Legs, Whose};
+use crate::resources::{Dice, Dirty, Owner, Registry, Shards};
+
+/// Access to endpoints, and to everything that a change of one touches.
+#[derive(SystemParam)]
+pub struct Senders<'w, 's, P: PeerId> {
+    /// The endpoints.
+    pub endpoints: Query<'w, 's, (&'static mut Endpoint, &'static mut Waiting, &'static EndpointOf)>,
+    /// The endpoints of a peer.
+    pub peers: Query<'w, 's, &'static Endpoints>,
+    /// The shards.
+    pub shards: ResMut<'w, Shards<P>>,
+    /// What changed.
+    pub dirty: ResMut<'w, Dirty<P>>,
+    /// Names.
+    pub registry: ResMut<'w, Registry<P>>,
+    /// Jitter.
+    pub dice: ResMut<'w, Dice<P>>,
+}
+
+impl<P: PeerId> Senders<'_, '_, P> {
+    /// Moves an endpoint to another state.
+    pub fn set(&mut self, legs: &mut Legs<P>, entity: Entity, state: EndpointState) {
+        let Ok((mut endpoint, _, of)) = self.endpoints.get_mut(entity) else { return };
+        legs.books.endpoint(Some(endpoint.state), Some(state));
+        endpoint.state = state;
+        endpoint.since = legs.now.at;
+        self.dirty.links.push(of.0);
+        let peer = of.0;
+        if state == EndpointState::New {
+            self.dirty.spawns.push_back(entity);
+        }
+        if legs.settings.config.addresses == AddressPolicy::Failover {
+            self.choose(legs, peer);
+        }
+    }
+
+    /// Finds the endpoint that a failover peer uses, sees to it that it gets a sender, and moves to it whatever waits at
+    /// the others: only the one in use ever holds legs, so that order is kept over every change.
+    pub fn choose(&mut self, legs: &mut Legs<P>, peer: Entity) -> Option<Entity> {
+        let chosen = self.working(peer, None)?;
+        let (endpoint, ..) = self.endpoints.get(chosen).ok()?;
+        if endpoint.state == EndpointState::New {
+            self.dirty.spawns.push_back(chosen);
+        }
+        if endpoint.in_use {
+            return Some(chosen);
+        }
+        let others: Vec<Entity> = self.peers.get(peer).ok()?.iter().filter(|&other| other != chosen).collect();
+        for other in others {
+            let Ok((mut endpoint, waiting, _)) = self.endpoints.get_mut(other) else { continue };
+            endpoint.in_use = false;
+            if !endpoint.state.holds_slot() && !waiting.is_empty() {
+                self.precede(chosen);
+                self.inherit(legs, other, chosen);
+            }
+        }
+        if let Ok((mut endpoint, ..)) = self.endpoints.get_mut(chosen) {
+            endpoint.in_use = true;
+        }
+        Some(chosen)
+    }
+
+    /// Whether an endpoint works, or may without a backoff.
+    pub fn is_usable(&self, entity: Entity) -> bool {
+        self.endpoints.get(entity).is_ok_and(|(endpoint, ..)| is_usable(endpoint.state))
+    }
+
+    /// Makes an endpoint writable.
+    pub fn up(&mut self, legs: &mut Legs<P>, entity: Entity) {
+        self.set(legs, entity, EndpointState::Up);
+        let config = &legs.settings.config;
+        if let Ok((_, mut waiting, _)) = self.endpoints.get_mut(entity) {
+            waiting.credit_legs = config.endpoint_legs_max as u32;
+            waiting.credit_bytes = config.endpoint_bytes_max as u64;
+            waiting.asked = false;
+            // Even with nothing to flow: the credit then ends with this tick, since nobody counts against it.
+            self.dirty.flows.push(entity);
+        }
+    }
+
+    /// Asks the shard to close an endpoint's slot; `then` follows once it has. Without a slot it follows at once.
+    ///
+    /// Answers whether the endpoint is to be despawned now.
+    #[must_use]
+    pub fn close(&mut self, legs: &mut Legs<P>, entity: Entity, then: AfterClose) -> bool {
+        let Ok((endpoint, ..)) = self.endpoints.get(entity) else { return false };
+        let (slot, generation, shard) = (endpoint.slot, endpoint.generation, usize::from(endpoint.shard));
+        match endpoint.state {
+            EndpointState::Connecting | EndpointState::Up => {
+                let unwritten = match then {
+                    AfterClose::Stop => CloseUnwritten::Drop(DropReason::EndpointStopped),
+                    _ => CloseUnwritten::Return,
+                };
+                self.shards.list[shard].op(ShardOp::Close { slot, generation, unwritten });
+                self.set(legs, entity, EndpointState::Closing(then));
+                false
+            }
+            EndpointState::Closing(before) => {
+                self.release_heir(before);
+                self.set(legs, entity, EndpointState::Closing(then));
+                false
+            }
+            _ => self.closed(legs, entity, then),
+        }
+    }
+
+    /// What follows when an endpoint has no slot any more. Answers whether it is to be despawned now.
+    #[must_use]
+    pub fn closed(&mut self, legs: &mut Legs<P>, entity: Entity, then: AfterClose) -> bool {
+        match then {
+            AfterClose::Reopen => self.set(legs, entity, EndpointState::New),
+            AfterClose::Retry(heir) => {
+                self.set(legs, entity, EndpointState::Down);
+                self.retry_later(legs, entity);
+                if let Some(heir) = heir {
+                    self.inherit(legs, entity, heir);
+                }
+            }
+            AfterClose::Stop => {
+                self.set(legs, entity, EndpointState::Stopped);
+                self.drop_waiting(legs, entity, DropReason::EndpointStopped);
+            }
+            AfterClose::Unlist => self.set(legs, entity, EndpointState::Unlisted),
+            AfterClose::Remove(heir) => {
+                if !heir.is_some_and(|heir| self.inherit(legs, entity, heir)) {
+                    self.drop_waiting(legs, entity, DropReason::AddressRemoved);
+                }
+                // Until its despawn is applied it must not be taken for one that may still come up.
+                self.set(legs, entity, EndpointState::Closing(AfterClose::Remove(None)));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The end of an endpoint whose legs have all found their way.
+    pub fn forget(&mut self, legs: &mut Legs<P>, entity: Entity, endpoint: &Endpoint) {
+        legs.books.endpoint(Some(endpoint.state), None);
+        match self.registry.owners.get_mut(&endpoint.addr) {
+            Some(Owner::Several(endpoints)) => {
+                endpoints.retain(|&other| other != entity);
+                if let [last] = endpoints[..] {
+                    self.registry.owners.insert(endpoint.addr, Owner::One(last));
+                }
+            }
+            Some(Owner::One(owner)) if *owner == entity => {
+                self.registry.owners.remove(&endpoint.addr);
+            }
+            _ => {}
+        }
+    }
+
+    /// The shard of an address: all endpoints at one address share a sequence space, hence a shard.
+    pub fn shard_of(&self, addr: std::net::SocketAddr) -> u16 {
+        (self.registry.owners.hasher().hash_one(addr) % self.shards.list.len() as u64) as u16
+    }
+
+    /// Remembers whose address it is.
+    pub fn own(&mut self, endpoint: Entity, addr: std::net::SocketAddr) {
+        self.registry
+            .owners
+            .entry(addr)
+            .and_modify(|owner| match owner {
+                Owner::One(other) => *owner = Owner::Several(vec![*other, endpoint]),
+                Owner::Several(endpoints) => endpoints.push(endpoint),
+            })
+            .or_insert(Owner::One(endpoint));
+    }
+
+    /// Ends every leg that waits for an endpoint.
+    pub fn drop_waiting(&mut self, legs: &mut Legs<P>, entity: Entity, reason: DropReason) {
+        let Ok((endpoint, mut waiting, of)) = self.endpoints.get_mut(entity) else { return };
+        let whose = Whose { peer: Some(of.0), addr: Some(endpoint.addr) };
+        for leg in waiting.queue.take() {
+            legs.drop_held(&leg, reason, whose);
+        }
+    }
+
+    /// Moves the legs that wait for one endpoint to another of the same peer, in order of ingest, and lets that one send
+    /// again. Of two legs of one message the second ends. Answers whether the heir is there.
+    pub fn inherit(&mut self, legs: &mut Legs<P>, from: Entity, heir: Entity) -> bool {
+        let Ok([(old, mut left, of), (mut new, mut right, _)]) = self.endpoints.get_many_mut([from, heir]) else {
+            return false;
+        };
+        new.predecessors = new.predecessors.saturating_sub(1);
+        let whose = Whose { peer: Some(of.0), addr: Some(old.addr) };
+        let mut merged: Vec<HeldLeg> = left.queue.take();
+        merged.extend(right.queue.take());
+        merge(merged, &mut right.queue, legs, whose);
+        self.dirty.links.push(of.0);
+        self.dirty.flows.push(heir);
+        true
+    }
+
+    /// The sender of an endpoint has stopped by itself.
+    pub fn stopped(&mut self, legs: &mut Legs<P>, entity: Entity, cause: StopCause) {
+        let cap = legs.settings.config.resolve_retry_max;
+        let failover = legs.settings.config.addresses == AddressPolicy::Failover;
+        let Ok((mut endpoint, _, of)) = self.endpoints.get_mut(entity) else { return };
+        let (peer, addr) = (of.0, endpoint.addr);
+        if !matches!(endpoint.state, EndpointState::Connecting | EndpointState::Up) {
+            return;
+        }
+        // The memory of earlier failures fades only after a time in which the sender proved itself.
+        if endpoint.state == EndpointState::Up && legs.now.at.since(endpoint.since) >= cap {
+            endpoint.attempt = 0;
+        }
+        endpoint.attempt = endpoint.attempt.saturating_add(1);
+        let then = if cause == StopCause::Policy {
+            AfterClose::Stop
+        } else {
+            let heir = if failover { self.working(peer, Some(entity)) } else { None };
+            if let Some(heir) = heir {
+                self.precede(heir);
+            }
+            AfterClose::Retry(heir)
+        };
+        if cause == StopCause::Policy {
+            self.drop_waiting(legs, entity, DropReason::EndpointStopped);
+        }
+        let despawn = self.close(legs, entity, then);
+        debug_assert!(!despawn, "only a removal despawns");
+        self.dirty.lookups.push(peer);
+        let event = tickcast_components::Event::EndpointDown { peer: legs.key(peer), addr, cause };
+        legs.event(event);
+    }
+
+    /// Stops an endpoint because a message's policy asks for it.
+    pub fn stop_by_policy(&mut self, legs: &mut Legs<P>, entity: Entity) {
+        self.drop_waiting(legs, entity, DropReason::EndpointStopped);
+        let Ok((endpoint, _, of)) = self.endpoints.get(entity) else { return };
+        let (addr, peer, state) = (endpoint.addr, of.0, endpoint.state);
+        if matches!(state, EndpointState::Stopped | EndpointState::Closing(AfterClose::Stop)) {
+            return;
+        }
+        let despawn = match state {
+            // Legs of a removed endpoint have an heir or an outcome already.
+            EndpointState::Closing(AfterClose::Remove(_)) => return,
+            _ => self.close(legs, entity, AfterClose::Stop),
+        };
+        debug_assert!(!despawn, "only a removal despawns");
+        let event = tickcast_components::Event::EndpointDown { peer: legs.key(peer), addr, cause: StopCause::Policy };
+        legs.event(event);
+    }
+
+    /// Makes `heir` wait until one more endpoint has given its unwritten legs back.
+    pub fn precede(&mut self, heir: Entity) {
+        if let Ok((mut endpoint, _, of)) = self.endpoints.get_mut(heir) {
+            endpoint.predecessors = endpoint.predecessors.saturating_add(1);
+            self.dirty.links.push(of.0);
+        }
+    }
+
+    /// Lets the heir of an endpoint that will not give it anything after all send again.
+    pub fn release_heir(&mut self, then: AfterClose) {
+        let (AfterClose::Retry(Some(heir)) | AfterClose::Remove(Some(heir))) = then else { return };
+        if let Ok((mut endpoint, _, of)) = self.endpoints.get_mut(heir) {
+            endpoint.predecessors = endpoint.predecessors.saturating_sub(1);
+            self.dirty.links.push(of.0);
+            self.dirty.flows.push(heir);
+        }
+    }
+
+    /// The endpoint that a failover peer uses: the one in use as long as it works, else the first that is up, else the
+    /// first that may come up at once, else the one in use, else the first that may come up at all.
+    pub fn working(&self, peer: Entity, not: Option<Entity>) -> Option<Entity> {
+        let candidates = self.peers.get(peer).ok()?;
+        let mut first_of_rank = [None; 5];
+        for entity in candidates.iter().filter(|&entity| Some(entity) != not) {
+            let Ok((endpoint, ..)) = self.endpoints.get(entity) else { continue };
+            let rank = match endpoint.state {
+                state if is_usable(state) && endpoint.in_use => 0,
+                EndpointState::Up => 1,
+                EndpointState::Connecting | EndpointState::New => 2,
+                EndpointState::Down | EndpointState::Closing(AfterClose::Reopen | AfterClose::Retry(_)) => {
+                    3 + usize::from(!endpoint.in_use)
+                }
+                _ => continue,
+            };
+            first_of_rank[rank].get_or_insert(entity);
+        }
+        first_of_rank.into_iter().flatten().next()
+    }
+
+    /// Puts the next sender of an endpoint on the agenda: full jitter under a doubling cap.
+    fn retry_later(&mut self, legs: &mut Legs<P>, entity: Entity) {
+        let Ok((endpoint, ..)) = self.endpoints.get(entity) else { return };
+        let config = &legs.settings.config;
+        let delay = crate::backoff::delay(
+            config.resolve_retry_timeout,
+            config.resolve_retry_max,
+            u32::from(endpoint.attempt.saturating_sub(1)),
+            &mut self.dice.random,
+        );
+        legs.agendas.retries.push(legs.now.at.after(delay), (entity, endpoint.generation));
+    }
+}
+
+/// Whether a sender in this state works, or may without a backoff.
+fn is_usable(state: EndpointState) -> bool {
+    matches!(state, EndpointState::Up | EndpointState::Connecting | EndpointState::New)
+}
+
+/// Fills an empty queue with legs from several endpoints of one peer, in order. Of two legs of one message the second
+/// ends: its address is gone, and the message goes where the first does. Of two with one key the later takes the place of
+/// the earlier, as ever.
+pub(crate) fn merge<P: PeerId>(mut from: Vec<HeldLeg>, queue: &mut HeldQueue, legs: &mut Legs<P>, whose: Whose) {
+    from.retain(|leg| legs.is_live(leg));
+    from.sort_by_key(|leg| leg.place);
+    let mut seen = BTreeSet::new();
+    for leg in from {
+        let sequence = legs.pending.get(leg.message).map_or(0, |(pending, _)| pending.sequence);
+        let twin = !seen.insert(sequence);
+        if twin {
+            legs.drop_held(&leg, DropReason::AddressRemoved, whose);
+        } else {
+            legs.move_held(queue, leg, whose);
+        }
+    }
+}

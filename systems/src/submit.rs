@@ -1,0 +1,75 @@
+//! Submission: what is checked before a message is taken, on whichever thread.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use tickcast_components::{
+    AddressError, Addressed, IngressPort, Message, PeerId, SendError, Submission, Target, canonical, check_address,
+};
+
+/// Checks everything about a submission that can be known without the World, and brings its address into canonical
+/// form.
+///
+/// # Errors
+///
+/// The [`SendError`]; nothing has been taken.
+#[inline]
+pub fn check<P: PeerId>(port: &IngressPort<P>, to: &mut Addressed<P>, message: &Message) -> Result<(), SendError> {
+    if port.closed.load(Ordering::Relaxed) {
+        return Err(SendError::ShuttingDown);
+    }
+    let max = port.message_bytes_max.load(Ordering::Relaxed);
+    let bytes = message.payload.len();
+    if bytes > max {
+        return Err(SendError::PayloadTooLarge { bytes, max });
+    }
+    match &mut to.target {
+        Target::Peer(peer) if port.local_id.as_ref() == Some(peer) && !loops_back(port) => Err(SendError::ToOneself),
+        Target::Addr(addr) => {
+            *addr = check_reachable(port, *addr)?;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether messages to oneself come back, instead of being refused.
+pub fn loops_back<P>(port: &IngressPort<P>) -> bool {
+    port.loopback.load(Ordering::Relaxed) != 0
+}
+
+/// The canonical form of an address that this engine can reach and may send to.
+///
+/// # Errors
+///
+/// The [`AddressError`].
+pub fn check_reachable<P>(port: &IngressPort<P>, addr: SocketAddr) -> Result<SocketAddr, AddressError> {
+    let addr = check_address(addr)?;
+    let reachable = if addr.is_ipv4() { port.ipv4 } else { port.ipv6 };
+    if !reachable {
+        Err(AddressError::Family(addr))
+    } else if port.local_addrs.contains(&canonical(addr)) && !loops_back(port) {
+        Err(AddressError::Oneself(addr))
+    } else {
+        Ok(addr)
+    }
+}
+
+/// Submits from any thread. Answers the public sequence number.
+///
+/// # Errors
+///
+/// The [`SendError`]; nothing has been taken.
+pub fn submit<P: PeerId>(port: &IngressPort<P>, mut to: Addressed<P>, message: Message) -> Result<u64, SendError> {
+    check(port, &mut to, &message)?;
+    let bytes = message.payload.len() as u64;
+    // Bytes are taken before the queue is tried, so that the bound holds whatever other threads do meanwhile.
+    let before = port.bytes.fetch_add(bytes, Ordering::Relaxed);
+    let full = before + bytes > port.ingress_bytes_max.load(Ordering::Relaxed) as u64;
+    let sequence = port.next_sequence();
+    if full || port.queue.push(Submission { sequence, to, message }).is_err() {
+        port.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        return Err(SendError::IngressFull);
+    }
+    Ok(sequence)
+}
