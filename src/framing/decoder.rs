@@ -1,0 +1,192 @@
+//! From bytes to records: a datagram is judged whole, up front, and then walked without a way to fail.
+//!
+//! Never does: allocate, copy or panic, whatever the bytes are.
+
+use std::iter::FusedIterator;
+use std::ops::Range;
+
+use thiserror::Error;
+use tickcast_components::{Label, MessageId};
+
+use super::wire::{ACK_BLOCK_BYTES, AckBlock, DATAGRAM_HEADER_BYTES, DatagramHeader, Flags};
+use super::wire::{RECORD_HEADER_BYTES, RecordHeader, VERSION};
+
+/// Why a datagram is rejected. All of it is: none of its records has been seen by anyone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// It ends within a header, an acknowledgement block or a payload, or it is a hello without a record.
+    #[error("the datagram ends too early")]
+    Truncated,
+    /// It is of another version of the format, or of another protocol.
+    #[error("version {0} is not {VERSION}")]
+    UnknownVersion(u8),
+    /// A reserved flag of the datagram is set: what follows cannot be understood.
+    #[error("reserved flags are set: {0:#010b}")]
+    ReservedFlags(u8),
+    /// A reserved flag of a record is set: what follows cannot be understood.
+    #[error("reserved flags of a record are set: {0:#010b}")]
+    ReservedRecordFlags(u8),
+    /// A label is no number below [`LABELS_MAX`](tickcast_components::LABELS_MAX).
+    #[error("label {0} is out of range")]
+    LabelOutOfRange(u8),
+}
+
+/// Validates a whole datagram: its header, and every record to the last byte.
+///
+/// Cost: the header, and 12 bytes per record; payloads are not touched.
+///
+/// # Errors
+///
+/// Any [`DecodeError`].
+///
+/// ```
+/// use tickcast::framing::{Encoder, Label, decode};
+///
+/// let mut encoder = Encoder::new(7);
+/// let datagram = encoder.batch([(Label::default(), &b"left"[..]), (Label::default(), &b"right"[..])])?;
+/// let decoded = decode(&datagram)?;
+/// let payloads: Vec<_> = decoded.records().map(|record| record.payload).collect();
+/// assert_eq!(payloads, [&b"left"[..], b"right"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn decode(datagram: &[u8]) -> Result<Decoded<'_>, DecodeError> {
+    let (header, body) = split_datagram_header(datagram)?;
+    let mut count = 0;
+    if header.flags.contains(Flags::HELLO) {
+        split_record(body)?;
+        count = 1;
+    } else {
+        // Ends: every round takes at least the header of a record from `rest`, or fails.
+        let mut rest = body;
+        while !rest.is_empty() {
+            (_, _, rest) = split_record(rest)?;
+            count += 1;
+        }
+    }
+    Ok(Decoded { header, body, offset: datagram.len() - body.len(), count })
+}
+
+/// A datagram that has been found valid.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoded<'a> {
+    /// Its header, with the acknowledgement block if there is one.
+    pub header: DatagramHeader,
+    body: &'a [u8],
+    offset: usize,
+    count: usize,
+}
+
+impl<'a> Decoded<'a> {
+    /// Whether it is a greeting: one record, whose payload is the greeting's.
+    #[must_use]
+    pub const fn is_hello(&self) -> bool {
+        self.header.flags.contains(Flags::HELLO)
+    }
+
+    /// Its records, in the order of sending.
+    #[must_use]
+    pub const fn records(&self) -> Records<'a> {
+        Records { epoch: self.header.epoch, rest: self.body, offset: self.offset, remaining: self.count }
+    }
+}
+
+/// One message of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// The sender's name for it.
+    pub id: MessageId,
+    /// The sender's label.
+    pub label: Label,
+    /// Reserved: the sender would like an acknowledgement.
+    pub wants_ack: bool,
+    /// The message itself.
+    pub payload: &'a [u8],
+    /// Where the payload begins within the datagram, in bytes.
+    pub offset: usize,
+}
+
+impl Record<'_> {
+    /// Where the payload lies within the datagram: for a holder of `Bytes`, who can slice them without copying.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use tickcast::framing::{Encoder, Label, decode};
+    ///
+    /// let datagram = Bytes::from(Encoder::new(7).message(Label::default(), b"shared")?);
+    /// let record = decode(&datagram)?.records().next().unwrap();
+    /// assert_eq!(datagram.slice(record.range()), "shared");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.payload.len()
+    }
+}
+
+/// The records of a valid datagram.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    epoch: u32,
+    rest: &'a [u8],
+    offset: usize,
+    remaining: usize,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        self.remaining = self.remaining.checked_sub(1)?;
+        let (header, payload, rest) = split_record(self.rest).ok()?;
+        let offset = self.offset + RECORD_HEADER_BYTES;
+        self.rest = rest;
+        self.offset = offset + payload.len();
+        let id = MessageId { epoch: self.epoch, sequence: header.sequence };
+        Some(Record { id, label: header.label, wants_ack: header.wants_ack, payload, offset })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.remaining, Some(self.remaining))
+    }
+}
+
+impl ExactSizeIterator for Records<'_> {}
+impl FusedIterator for Records<'_> {}
+
+/// Takes header and acknowledgement block off a datagram.
+///
+/// The version is judged before the length: another version's header may be shorter.
+fn split_datagram_header(datagram: &[u8]) -> Result<(DatagramHeader, &[u8]), DecodeError> {
+    let version = *datagram.first().ok_or(DecodeError::Truncated)?;
+    if version != VERSION {
+        return Err(DecodeError::UnknownVersion(version));
+    }
+    let (header, body) = datagram.split_first_chunk::<DATAGRAM_HEADER_BYTES>().ok_or(DecodeError::Truncated)?;
+    let &[_, bits, _, _, e0, e1, e2, e3, s0, s1, s2, s3, _, _, _, _] = header;
+    let flags = Flags::from_bits(bits).ok_or(DecodeError::ReservedFlags(bits))?;
+    let epoch = u32::from_le_bytes([e0, e1, e2, e3]);
+    let sequence = u32::from_le_bytes([s0, s1, s2, s3]);
+    if !flags.contains(Flags::ACK) {
+        return Ok((DatagramHeader { flags, epoch, sequence, ack: None }, body));
+    }
+    let (ack, body) = body.split_first_chunk::<ACK_BLOCK_BYTES>().ok_or(DecodeError::Truncated)?;
+    Ok((DatagramHeader { flags, epoch, sequence, ack: Some(AckBlock::decode(ack)) }, body))
+}
+
+/// Takes one record off what is left of a datagram: its header, its payload, and the rest.
+fn split_record(bytes: &[u8]) -> Result<(RecordHeader, &[u8], &[u8]), DecodeError> {
+    let (header, rest) = bytes.split_first_chunk::<RECORD_HEADER_BYTES>().ok_or(DecodeError::Truncated)?;
+    let &[l0, l1, label, flags, s0, s1, s2, s3, s4, s5, s6, s7] = header;
+    let label = Label::new(label).map_err(|_| DecodeError::LabelOutOfRange(label))?;
+    if flags & !RECORD_WANTS_ACK != 0 {
+        return Err(DecodeError::ReservedRecordFlags(flags));
+    }
+    let length = u16::from_le_bytes([l0, l1]);
+    let sequence = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
+    let (payload, rest) = rest.split_at_checked(usize::from(length)).ok_or(DecodeError::Truncated)?;
+    Ok((RecordHeader { length, label, wants_ack: flags & RECORD_WANTS_ACK != 0, sequence }, payload, rest))
+}
+
+/// The one flag that a record may have.
+const RECORD_WANTS_ACK: u8 = 1;

@@ -1,0 +1,161 @@
+//! The layout: sizes, flags, and the headers as values that encode themselves.
+//!
+//! Owns: every constant of the format. Never does: judge a datagram; that is [`decode`](super::decode).
+
+use std::ops::BitOr;
+
+use tickcast_components::Label;
+
+/// The version that is spoken: byte 0 of every datagram.
+pub const VERSION: u8 = 1;
+
+/// Bytes of the header of a datagram.
+pub const DATAGRAM_HEADER_BYTES: usize = 16;
+
+/// Bytes of the acknowledgement block, where there is one.
+pub const ACK_BLOCK_BYTES: usize = 8;
+
+/// Bytes of the header of a record, before its payload.
+pub const RECORD_HEADER_BYTES: usize = 12;
+
+/// The largest datagram: what UDP over IPv4 can carry.
+pub const DATAGRAM_BYTES_MAX: usize = 65_507;
+
+/// The largest payload, in bytes: alone in a datagram without an acknowledgement block.
+pub const FRAMED_PAYLOAD_MAX: usize = DATAGRAM_BYTES_MAX - DATAGRAM_HEADER_BYTES - RECORD_HEADER_BYTES;
+
+/// What a client pads its hello to, in bytes: as much as every path that carries QUIC can take (RFC 9000, section 14).
+pub const HELLO_BYTES: usize = 1200;
+
+/// The largest payload of a hello that is padded to [`HELLO_BYTES`].
+pub const HELLO_PAYLOAD_MAX: usize = HELLO_BYTES - DATAGRAM_HEADER_BYTES - RECORD_HEADER_BYTES;
+
+/// The flags of a datagram.
+///
+/// ```
+/// use tickcast::framing::Flags;
+/// assert!((Flags::HELLO | Flags::ACK).contains(Flags::HELLO));
+/// assert_eq!(Flags::from_bits(0b100), None, "reserved");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// None of them.
+    pub const NONE: Self = Self(0);
+    /// A greeting: one record, then padding.
+    pub const HELLO: Self = Self(1);
+    /// An acknowledgement block follows the header.
+    pub const ACK: Self = Self(1 << 1);
+
+    /// The flags of this byte; `None` if a reserved bit is set.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        if bits & !(Self::HELLO.0 | Self::ACK.0) == 0 { Some(Self(bits)) } else { None }
+    }
+
+    /// The byte.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Whether all of `other` are set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// What every datagram begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct DatagramHeader {
+    /// What the datagram is. [`Flags::ACK`] follows from `ack`: encoding sets or clears it, decoding has them agree.
+    pub flags: Flags,
+    /// Drawn by the sender when it started.
+    pub epoch: u32,
+    /// Counts the datagrams of this sender to this receiver; begins anywhere and wraps.
+    pub sequence: u32,
+    /// The acknowledgement block. Encoded by itself, right behind the header.
+    pub ack: Option<AckBlock>,
+}
+
+impl DatagramHeader {
+    /// The header of a datagram of messages.
+    #[must_use]
+    pub const fn new(epoch: u32, sequence: u32) -> Self {
+        Self { flags: Flags::NONE, epoch, sequence, ack: None }
+    }
+
+    /// The bytes of the header. If there is an acknowledgement block, [`AckBlock::encode`] has to follow.
+    ///
+    /// ```
+    /// use tickcast::framing::DatagramHeader;
+    /// assert_eq!(DatagramHeader::new(9, 258).encode(), [1, 0, 0, 0, 9, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
+    /// ```
+    #[must_use]
+    pub const fn encode(&self) -> [u8; DATAGRAM_HEADER_BYTES] {
+        let ack = if self.ack.is_some() { Flags::ACK.0 } else { 0 };
+        let flags = (self.flags.0 & !Flags::ACK.0) | ack;
+        let [e0, e1, e2, e3] = self.epoch.to_le_bytes();
+        let [s0, s1, s2, s3] = self.sequence.to_le_bytes();
+        [VERSION, flags, 0, 0, e0, e1, e2, e3, s0, s1, s2, s3, 0, 0, 0, 0]
+    }
+}
+
+/// Which datagrams the sender of this block has received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AckBlock {
+    /// The newest.
+    pub sequence: u32,
+    /// Bit *n*: the one *n* + 1 before the newest.
+    pub bits: u32,
+}
+
+impl AckBlock {
+    /// The bytes of the block.
+    #[must_use]
+    pub const fn encode(&self) -> [u8; ACK_BLOCK_BYTES] {
+        let [s0, s1, s2, s3] = self.sequence.to_le_bytes();
+        let [b0, b1, b2, b3] = self.bits.to_le_bytes();
+        [s0, s1, s2, s3, b0, b1, b2, b3]
+    }
+
+    /// The block of these bytes. Every content is valid.
+    #[must_use]
+    pub const fn decode(bytes: &[u8; ACK_BLOCK_BYTES]) -> Self {
+        let &[s0, s1, s2, s3, b0, b1, b2, b3] = bytes;
+        Self { sequence: u32::from_le_bytes([s0, s1, s2, s3]), bits: u32::from_le_bytes([b0, b1, b2, b3]) }
+    }
+}
+
+/// What every record begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RecordHeader {
+    /// Bytes of the payload.
+    pub length: u16,
+    /// The sender's label.
+    pub label: Label,
+    /// Reserved: the sender would like an acknowledgement.
+    pub wants_ack: bool,
+    /// The message's number within the epoch of the datagram.
+    pub sequence: u64,
+}
+
+impl RecordHeader {
+    /// The bytes of the header. The payload has to follow.
+    #[must_use]
+    pub const fn encode(&self) -> [u8; RECORD_HEADER_BYTES] {
+        let [l0, l1] = self.length.to_le_bytes();
+        let [s0, s1, s2, s3, s4, s5, s6, s7] = self.sequence.to_le_bytes();
+        [l0, l1, self.label.number(), self.wants_ack as u8, s0, s1, s2, s3, s4, s5, s6, s7]
+    }
+}
