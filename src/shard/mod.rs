@@ -1,0 +1,17 @@
+//! One shard: the I/O task that owns a socket and the queues of the endpoints that send through it.
+//!
+//! Owns: per-endpoint queues with their credit and policies, coalescing, the datagram headers, and the count of every leg
+//! between the batch that brings it and the report that settles it. Never does: addresses of peers, retries, groups;
+//! those are the frame's.
+//!
+//! [`table`] is who can be sent to and what waits for them, [`coalesce`] turns what waits into datagrams, [`core`] moves
+//! legs through both and keeps the books, [`inbox`] takes arrivals apart, [`task`] polls it all.
+
+mod coalesce;
+mod core;
+mod inbox;
+mod table;
+mod task;
+
+pub(crate) use self::core::ShardCore;
+pub(crate) use self::task::{ShardTask, spawn};
