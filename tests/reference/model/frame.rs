@@ -1,0 +1,274 @@
+//! The reference's frame: what it takes in, and the life of an endpoint.
+
+use std::collections::btree_map::Entry;
+
+use super::*;
+
+impl Model {
+    pub(crate) fn step(&mut self) {
+        let fresh = self.ingest();
+        self.collect();
+        self.resolve();
+        self.spawn_senders();
+        self.regroup();
+        self.dispatch(fresh);
+        self.expire();
+    }
+
+    pub(super) fn ingest(&mut self) -> Vec<Submitted> {
+        let fresh = std::mem::take(&mut self.submitted);
+        for message in &fresh {
+            if let To::Peer(peer) = message.target
+                && !self.peers.contains_key(&peer)
+            {
+                self.peers.insert(peer, Peer::default());
+                self.lookups.insert(peer);
+            }
+        }
+        fresh
+    }
+
+    pub(super) fn collect(&mut self) {
+        for (parked, endpoints) in std::mem::take(&mut self.departed) {
+            for leg in parked {
+                self.end(&leg, DropReason::PeerRemoved);
+            }
+            for number in endpoints {
+                self.despawn(number);
+            }
+        }
+        let report = std::mem::take(&mut self.report);
+        self.written += report.written;
+        self.dropped += &report.dropped;
+        self.handed -= report.released;
+        for (sequence, outcome) in report.outcomes {
+            *self.receipts.entry((sequence, outcome.into())).or_default() += 1;
+        }
+        for (sender, leg) in report.returned {
+            self.take_back(sender, leg);
+        }
+        for (sender, told) in report.events {
+            self.told(sender, told);
+        }
+        for (key, source, addrs) in std::mem::take(&mut self.changes) {
+            if let Entry::Vacant(unknown) = self.peers.entry(key) {
+                if addrs.is_empty() {
+                    continue;
+                }
+                unknown.insert(Peer::default());
+                self.lookups.insert(key);
+            }
+            self.list_now(key, source, addrs);
+        }
+    }
+
+    /// An endpoint whose peer was removed.
+    pub(super) fn despawn(&mut self, number: u64) {
+        let Some(endpoint) = self.endpoints.remove(&number) else { return };
+        for leg in &endpoint.waiting {
+            self.end(leg, DropReason::PeerRemoved);
+        }
+        match endpoint.state {
+            State::Up => self.batch.push(Item::Close(endpoint.sender, Some(DropReason::PeerRemoved))),
+            State::Closing(After::Retry(Some(heir)) | After::Remove(Some(heir))) => self.release_heir(heir),
+            _ => {}
+        }
+    }
+
+    /// A leg comes back from a shard, into its old place.
+    pub(super) fn take_back(&mut self, sender: u64, mut leg: Leg) {
+        let Some(number) = self.endpoint_of(sender) else {
+            self.end(&leg, DropReason::PeerRemoved);
+            return;
+        };
+        self.order += 1;
+        leg.stamp = self.order;
+        leg.returned = true;
+        self.time(&leg);
+        let waiting = &mut self.endpoints.get_mut(&number).unwrap().waiting;
+        let later = waiting.iter().position(|other| leg.key().is_some() && other.key() == leg.key());
+        let mut kept = leg.clone();
+        if let Some(later) = later {
+            kept = waiting.remove(later);
+            kept.place = leg.place;
+        }
+        let at = waiting.partition_point(|other| other.place <= kept.place);
+        waiting.insert(at, kept);
+        if later.is_some() {
+            self.end(&leg, DropReason::Superseded);
+        }
+    }
+
+    pub(super) fn endpoint_of(&self, sender: u64) -> Option<u64> {
+        self.endpoints.iter().find(|(_, endpoint)| endpoint.sender == sender).map(|(&number, _)| number)
+    }
+
+    pub(super) fn told(&mut self, sender: u64, told: Told) {
+        let Some(number) = self.endpoint_of(sender) else { return };
+        let state = self.endpoints[&number].state;
+        match told {
+            Told::Stopped(by_policy) => {
+                if state != State::Up {
+                    return;
+                }
+                if by_policy {
+                    self.drop_waiting(number, DropReason::EndpointStopped);
+                    self.close(number, After::Stop);
+                } else {
+                    let heir = if self.limits.failover {
+                        self.working(self.endpoints[&number].peer, Some(number))
+                    } else {
+                        None
+                    };
+                    if let Some(heir) = heir {
+                        self.endpoints.get_mut(&heir).unwrap().predecessors += 1;
+                    }
+                    self.close(number, After::Retry(heir));
+                }
+                self.lookups.insert(self.endpoints[&number].peer);
+            }
+            Told::Closed => {
+                if let State::Closing(then) = state {
+                    self.closed(number, then);
+                }
+            }
+            Told::Credit(legs, bytes) => {
+                let endpoint = self.endpoints.get_mut(&number).unwrap();
+                endpoint.credit = (legs, bytes);
+                endpoint.asked = false;
+                self.flows.push(number);
+            }
+        }
+    }
+
+    pub(super) fn drop_waiting(&mut self, number: u64, reason: DropReason) {
+        for leg in std::mem::take(&mut self.endpoints.get_mut(&number).unwrap().waiting) {
+            self.end(&leg, reason);
+        }
+    }
+
+    pub(super) fn close(&mut self, number: u64, then: After) {
+        let endpoint = self.endpoints.get_mut(&number).unwrap();
+        match endpoint.state {
+            State::Up => {
+                let unwritten = (then == After::Stop).then_some(DropReason::EndpointStopped);
+                let sender = endpoint.sender;
+                self.batch.push(Item::Close(sender, unwritten));
+                self.set(number, State::Closing(then));
+            }
+            State::Closing(before) => {
+                if let After::Retry(Some(heir)) | After::Remove(Some(heir)) = before {
+                    self.release_heir(heir);
+                }
+                self.set(number, State::Closing(then));
+            }
+            _ => self.closed(number, then),
+        }
+    }
+
+    pub(super) fn set(&mut self, number: u64, state: State) {
+        let endpoint = self.endpoints.get_mut(&number).unwrap();
+        endpoint.state = state;
+        let peer = endpoint.peer;
+        self.choose(peer);
+    }
+
+    pub(super) fn closed(&mut self, number: u64, then: After) {
+        let now = self.now;
+        match then {
+            After::Reopen => self.set(number, State::New),
+            After::Retry(heir) => {
+                // The backoff of the test is a nanosecond: not in this tick, but in the next.
+                self.set(number, State::Down { retry_at: now + 1 });
+                if let Some(heir) = heir {
+                    self.inherit(number, heir);
+                }
+            }
+            After::Stop => {
+                self.set(number, State::Stopped);
+                self.drop_waiting(number, DropReason::EndpointStopped);
+            }
+            After::Unlist => self.set(number, State::Unlisted),
+            After::Remove(heir) => {
+                if !heir.is_some_and(|heir| self.inherit(number, heir)) {
+                    self.drop_waiting(number, DropReason::AddressRemoved);
+                }
+                self.set(number, State::Closing(After::Remove(None)));
+                let peer = self.endpoints.remove(&number).unwrap().peer;
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.endpoints.retain(|&other| other != number);
+                }
+            }
+        }
+    }
+
+    pub(super) fn release_heir(&mut self, heir: u64) {
+        if let Some(heir_endpoint) = self.endpoints.get_mut(&heir) {
+            heir_endpoint.predecessors -= 1;
+            self.flows.push(heir);
+        }
+    }
+
+    pub(super) fn inherit(&mut self, from: u64, heir: u64) -> bool {
+        if !self.endpoints.contains_key(&heir) {
+            return false;
+        }
+        let mut legs = std::mem::take(&mut self.endpoints.get_mut(&from).unwrap().waiting);
+        legs.extend(std::mem::take(&mut self.endpoints.get_mut(&heir).unwrap().waiting));
+        let merged = self.merge(legs);
+        let heir_endpoint = self.endpoints.get_mut(&heir).unwrap();
+        heir_endpoint.waiting = merged;
+        heir_endpoint.predecessors -= 1;
+        self.flows.push(heir);
+        true
+    }
+
+    /// In order; of two legs of one message the second ends.
+    pub(super) fn merge(&mut self, mut legs: Vec<Leg>) -> Vec<Leg> {
+        legs.sort_by_key(|leg| leg.place);
+        let mut merged: Vec<Leg> = Vec::new();
+        let mut seen = BTreeSet::new();
+        for leg in legs {
+            if seen.insert(leg.sequence) {
+                self.put_behind(&mut merged, leg);
+            } else {
+                self.end(&leg, DropReason::AddressRemoved);
+            }
+        }
+        merged
+    }
+
+    /// The endpoint that a failover peer uses: it stays with the one in use as long as that works.
+    pub(super) fn working(&self, peer: PeerKey, not: Option<u64>) -> Option<u64> {
+        let candidates = || self.peers[&peer].endpoints.iter().copied().filter(|&number| Some(number) != not);
+        let of = |accept: fn(&Endpoint) -> bool| candidates().find(|number| accept(&self.endpoints[number]));
+        let later = |state| matches!(state, State::Down { .. } | State::Closing(After::Reopen | After::Retry(_)));
+        of(|endpoint| endpoint.in_use && matches!(endpoint.state, State::Up | State::New))
+            .or_else(|| of(|endpoint| endpoint.state == State::Up))
+            .or_else(|| of(|endpoint| endpoint.state == State::New))
+            .or_else(|| {
+                candidates().find(|number| self.endpoints[number].in_use && later(self.endpoints[number].state))
+            })
+            .or_else(|| candidates().find(|number| later(self.endpoints[number].state)))
+    }
+
+    /// Sees to it that only the endpoint in use holds legs.
+    pub(super) fn choose(&mut self, peer: PeerKey) {
+        if !self.limits.failover || !self.peers.contains_key(&peer) {
+            return;
+        }
+        let Some(chosen) = self.working(peer, None) else { return };
+        if self.endpoints[&chosen].in_use {
+            return;
+        }
+        for other in self.peers[&peer].endpoints.clone() {
+            let endpoint = self.endpoints.get_mut(&other).unwrap();
+            endpoint.in_use = other == chosen;
+            let has_slot = matches!(endpoint.state, State::Up | State::Closing(_));
+            if other != chosen && !has_slot && !endpoint.waiting.is_empty() {
+                self.endpoints.get_mut(&chosen).unwrap().predecessors += 1;
+                self.inherit(other, chosen);
+            }
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! The reference dispatcher: what the engine must do, written with maps, vectors and passes over everything.
+//!
+//! No slots, no pools, no links, no batches per shard, no dirty lists: each rule of the contract is one function that
+//! reads like the contract. It is slow, and meant to be obviously right. It knows two moments of a tick: [`Model::step`],
+//! what the frame does, and [`Model::io`], what the I/O side does while it has nothing else to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tickcast::{DropReason, Drops, Outcome, Overflow};
+
+mod addresses;
+mod dispatch;
+mod frame;
+mod io;
+
+pub(crate) type PeerKey = u32;
+pub(crate) type Addr = std::net::SocketAddr;
+
+/// What both sides are configured with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) parked_legs: usize,
+    pub(crate) parked_bytes: u64,
+    pub(crate) parked_age: u64,
+    pub(crate) endpoint_legs: usize,
+    pub(crate) endpoint_bytes: u64,
+    pub(crate) shard_legs: u64,
+    pub(crate) failover: bool,
+}
+
+/// A message as submitted. `ttl` counts from the tick that takes it in.
+#[derive(Clone, Debug)]
+pub(crate) struct Submitted {
+    pub(crate) sequence: u64,
+    pub(crate) target: To,
+    pub(crate) except: Vec<PeerKey>,
+    pub(crate) bytes: u64,
+    pub(crate) ttl: Option<u64>,
+    pub(crate) overflow: Overflow,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum To {
+    Peer(PeerKey),
+    Group(usize),
+    All,
+    Many(Vec<PeerKey>),
+}
+
+/// One leg, wherever it is. `stamp` is its message's identity on the frame side, `place` its place in every queue.
+#[derive(Clone, Debug)]
+struct Leg {
+    sequence: u64,
+    stamp: u64,
+    place: u64,
+    bytes: u64,
+    expires: Option<u64>,
+    overflow: Overflow,
+    /// It has been with a shard and came back.
+    returned: bool,
+}
+
+impl Leg {
+    fn key(&self) -> Option<u64> {
+        match self.overflow {
+            Overflow::KeepLatest { key } => Some(key),
+            _ => None,
+        }
+    }
+
+    fn is_expired(&self, now: u64) -> bool {
+        self.expires.is_some_and(|at| at <= now)
+    }
+}
+
+#[derive(Default)]
+struct Peer {
+    /// By source: map, edit.
+    lists: [Vec<Addr>; 2],
+    ready: bool,
+    parked: Vec<Leg>,
+    /// In the order in which they were listed.
+    endpoints: Vec<u64>,
+    direct: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    New,
+    Up,
+    Closing(After),
+    Down { retry_at: u64 },
+    Stopped,
+    Unlisted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    Reopen,
+    Retry(Option<u64>),
+    Stop,
+    Unlist,
+    Remove(Option<u64>),
+}
+
+struct Endpoint {
+    peer: PeerKey,
+    addr: Addr,
+    listed: [bool; 2],
+    state: State,
+    waiting: Vec<Leg>,
+    credit: (usize, u64),
+    asked: bool,
+    predecessors: u32,
+    /// It is the one that a failover peer uses.
+    in_use: bool,
+    /// Which sender it has; the shard's queue is known by it.
+    sender: u64,
+}
+
+/// The shard's side of a sender.
+struct Sender {
+    addr: Addr,
+    queue: Vec<Leg>,
+    state: SenderState,
+    blocked: bool,
+    credit_asked: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SenderState {
+    Open,
+    Stopped,
+    StoppedByPolicy,
+}
+
+/// What the frame hands to the shard, in order.
+enum Item {
+    Open(u64, Addr),
+    Close(u64, Option<DropReason>),
+    Credit(u64),
+    Leg(u64, Leg),
+    Abandon,
+}
+
+/// What the shard tells the frame, in the order in which the frame takes it in.
+#[derive(Default)]
+struct Report {
+    written: u64,
+    dropped: Drops,
+    /// Legs that the shard no longer has.
+    released: u64,
+    returned: Vec<(u64, Leg)>,
+    events: Vec<(u64, Told)>,
+    outcomes: Vec<(u64, Outcome)>,
+}
+
+enum Told {
+    Stopped(bool),
+    Closed,
+    Credit(usize, u64),
+}
+
+/// What the test injects on the wire.
+#[derive(Default)]
+pub(crate) struct Faults {
+    pub(crate) stalled: BTreeSet<Addr>,
+    pub(crate) failing: BTreeMap<Addr, DropReason>,
+}
+
+pub(crate) struct Model {
+    limits: Limits,
+    pub(crate) now: u64,
+    peers: BTreeMap<PeerKey, Peer>,
+    endpoints: BTreeMap<u64, Endpoint>,
+    senders: BTreeMap<u64, Sender>,
+    groups: Vec<BTreeSet<PeerKey>>,
+    directory: [BTreeMap<PeerKey, Vec<Addr>>; 2],
+    changes: Vec<(PeerKey, usize, Vec<Addr>)>,
+    lookups: BTreeSet<PeerKey>,
+    departed: Vec<(Vec<Leg>, Vec<u64>)>,
+    listings: BTreeMap<PeerKey, [Option<Vec<Addr>>; 2]>,
+    submitted: Vec<Submitted>,
+    batch: Vec<Item>,
+    report: Report,
+    /// When held messages expire, by stamp.
+    expiries: BTreeMap<u64, (u64, bool)>,
+    unparks: Vec<PeerKey>,
+    flows: Vec<u64>,
+    stop_events: Vec<Addr>,
+    room: u64,
+    handed: u64,
+    next: u64,
+    order: u64,
+    pub(crate) draining_until: Option<u64>,
+    abandoned: bool,
+    pub(crate) accepted: u64,
+    pub(crate) written: u64,
+    pub(crate) dropped: Drops,
+    pub(crate) receipts: BTreeMap<(u64, Outcome2), u64>,
+    /// What arrived at each address, in order.
+    pub(crate) delivered: BTreeMap<Addr, Vec<u64>>,
+}
+
+/// An outcome that can be a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Outcome2 {
+    Written,
+    Dropped(DropReason),
+}
+
+impl From<Outcome> for Outcome2 {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Dropped(reason) => Self::Dropped(reason),
+            _ => Self::Written,
+        }
+    }
+}
+
+impl Model {
+    pub(crate) fn new(limits: Limits, groups: usize) -> Self {
+        Self {
+            limits,
+            now: 0,
+            peers: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            senders: BTreeMap::new(),
+            groups: vec![BTreeSet::new(); groups],
+            directory: Default::default(),
+            changes: Vec::new(),
+            lookups: BTreeSet::new(),
+            departed: Vec::new(),
+            listings: BTreeMap::new(),
+            submitted: Vec::new(),
+            batch: Vec::new(),
+            report: Report::default(),
+            expiries: BTreeMap::new(),
+            unparks: Vec::new(),
+            flows: Vec::new(),
+            stop_events: Vec::new(),
+            room: 0,
+            handed: 0,
+            next: 0,
+            order: 0,
+            draining_until: None,
+            abandoned: false,
+            accepted: 0,
+            written: 0,
+            dropped: Drops::default(),
+            receipts: BTreeMap::new(),
+            delivered: BTreeMap::new(),
+        }
+    }
+
+    // What the host does between ticks.
+
+    pub(crate) fn submit(&mut self, message: Submitted) {
+        self.submitted.push(message);
+    }
+
+    pub(crate) fn knows(&self, peer: PeerKey) -> bool {
+        self.peers.contains_key(&peer)
+    }
+
+    pub(crate) fn list(&mut self, source: usize, peer: PeerKey, addrs: Vec<Addr>) {
+        if addrs.is_empty() {
+            self.directory[source].remove(&peer);
+        } else {
+            self.directory[source].insert(peer, addrs.clone());
+        }
+        self.changes.push((peer, source, addrs));
+    }
+
+    pub(crate) fn join(&mut self, group: usize, peer: PeerKey) {
+        self.groups[group].insert(peer);
+    }
+
+    pub(crate) fn leave(&mut self, group: usize, peer: PeerKey) {
+        self.groups[group].remove(&peer);
+    }
+
+    pub(crate) fn remove(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.remove(&key) else { return };
+        self.lookups.remove(&key);
+        self.unparks.retain(|&other| other != key);
+        for group in &mut self.groups {
+            group.remove(&key);
+        }
+        self.departed.push((peer.parked, peer.endpoints));
+    }
+
+    /// Answers how many legs ended, or nothing if it is too late.
+    pub(crate) fn cancel(&mut self, sequence: u64) -> Option<u64> {
+        if let Some(at) = self.submitted.iter().position(|message| message.sequence == sequence) {
+            self.submitted.remove(at);
+            return Some(0);
+        }
+        // Legs that have been with a shard are beyond cancelling, so only those that never left count.
+        let stamp = self.frame_legs().find(|leg| leg.sequence == sequence && !leg.returned)?.stamp;
+        Some(self.end_stamp(stamp, DropReason::Cancelled))
+    }
+
+    pub(crate) fn stop(&mut self, addr: Addr) {
+        self.stop_events.push(addr);
+    }
+
+    /// Prints the endpoints.
+    pub(crate) fn show(&self) {
+        for (number, Endpoint { peer, addr, state, waiting, predecessors, asked, credit, .. }) in &self.endpoints {
+            let waits = waiting.len();
+            println!(
+                "   model  {peer} {addr} #{number} {state:?} waits {waits} after {predecessors} {asked} {credit:?}"
+            );
+        }
+    }
+
+    /// Whether something sends to this address.
+    pub(crate) fn sends_to(&self, addr: Addr) -> bool {
+        self.senders.values().any(|sender| sender.addr == addr && sender.state == SenderState::Open)
+    }
+
+    /// Legs that have no outcome yet.
+    pub(crate) fn pending(&self) -> u64 {
+        let frame = self.frame_legs().count() as u64;
+        let batch = self.batch.iter().filter(|item| matches!(item, Item::Leg(..))).count() as u64;
+        frame + batch + self.handed
+    }
+
+    fn frame_legs(&self) -> impl Iterator<Item = &Leg> {
+        let parked = self.peers.values().flat_map(|peer| &peer.parked);
+        let waiting = self.endpoints.values().flat_map(|endpoint| &endpoint.waiting);
+        let departed = self.departed.iter().flat_map(|(parked, _)| parked);
+        parked.chain(waiting).chain(departed)
+    }
+
+    // Outcomes.
+
+    fn end(&mut self, leg: &Leg, reason: DropReason) {
+        self.dropped[reason] += 1;
+        *self.receipts.entry((leg.sequence, Outcome2::Dropped(reason))).or_default() += 1;
+    }
+
+    /// Ends every leg on the frame side of one message.
+    fn end_stamp(&mut self, stamp: u64, reason: DropReason) -> u64 {
+        let mut ended = Vec::new();
+        let mut take = |legs: &mut Vec<Leg>| {
+            ended.extend(legs.iter().filter(|leg| leg.stamp == stamp).cloned());
+            legs.retain(|leg| leg.stamp != stamp);
+        };
+        self.peers.values_mut().for_each(|peer| take(&mut peer.parked));
+        self.endpoints.values_mut().for_each(|endpoint| take(&mut endpoint.waiting));
+        self.departed.iter_mut().for_each(|(parked, _)| take(parked));
+        for leg in &ended {
+            self.end(leg, reason);
+        }
+        self.expiries.remove(&stamp);
+        ended.len() as u64
+    }
+}
+
+fn is_stopped(state: State) -> bool {
+    matches!(state, State::Stopped | State::Closing(After::Stop))
+}
+
+fn settle(leg: &Leg, outcome: Outcome, report: &mut Report) {
+    report.released += 1;
+    match outcome {
+        Outcome::Dropped(reason) => report.dropped[reason] += 1,
+        _ => report.written += 1,
+    }
+    report.outcomes.push((leg.sequence, outcome));
+}
+
+/// A whole queue goes back.
+fn give_back(sender: u64, legs: Vec<Leg>, report: &mut Report) {
+    report.released += legs.len() as u64;
+    report.returned.extend(legs.into_iter().map(|leg| (sender, leg)));
+}
+
+/// The one rule of full queues. Answers what ended, and whether the leg asks to stop the endpoint.
+fn admit(queue: &mut Vec<Leg>, mut leg: Leg, legs_max: usize, bytes_max: u64) -> (Vec<(Leg, DropReason)>, bool) {
+    let sum = |queue: &[Leg]| queue.iter().map(|leg| leg.bytes).sum::<u64>();
+    let mut ended = Vec::new();
+    let same = queue.iter().rposition(|other| leg.key().is_some() && other.key() == leg.key());
+    if let Some(at) = same {
+        leg.place = queue[at].place;
+        let (stamp, sequence) = (leg.stamp, leg.sequence);
+        ended.push((std::mem::replace(&mut queue[at], leg), DropReason::Superseded));
+        while sum(queue) > bytes_max && queue.len() > 1 {
+            let victim = queue.iter().position(|other| (other.stamp, other.sequence) != (stamp, sequence)).unwrap();
+            ended.push((queue.remove(victim), DropReason::Evicted));
+        }
+        return (ended, false);
+    }
+    let fits = |queue: &[Leg]| queue.len() < legs_max && sum(queue) + leg.bytes <= bytes_max;
+    if !fits(queue) {
+        match leg.overflow {
+            Overflow::DropNewest => return (vec![(leg, DropReason::QueueFull)], false),
+            Overflow::StopEndpoint => return (ended, true),
+            _ => {
+                while !fits(queue) {
+                    ended.push((queue.remove(0), DropReason::Evicted));
+                }
+            }
+        }
+    }
+    queue.push(leg);
+    (ended, false)
+}
