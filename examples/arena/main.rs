@@ -1,0 +1,220 @@
+//! A game server and its clients: 500 ships, 30 ticks a second, two processes on loopback.
+//!
+//! `cargo run --release --example arena` needs no arguments and ends by itself; `--help` tells what can be changed.
+//!
+//! - `server`: how a game uses the library: this is the file to read.
+//! - `world`, `protocol`: the game, and what its messages look like.
+//! - `crowd`, `bot`: the second process, with all the clients.
+//! - `tally`, `verdict`: whether what the server's books say is what the clients got.
+//! - `options`, `summary`: the command line, and what is printed.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bot;
+mod crowd;
+mod options;
+mod protocol;
+mod server;
+mod summary;
+mod tally;
+mod verdict;
+mod world;
+
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tickcast::Profile;
+
+use common::args::{Args, UsageError};
+use common::child::{Child, DONE, END, Gone, QUIET};
+use common::counts::Counts;
+use common::figures::say;
+use common::kernel::{check_open_files, server_drops};
+use common::pace::Pace;
+use options::{Command, HELP, Options};
+use server::{Census, Server};
+use summary::{Seconds, Summary};
+use tally::SocketTally;
+use verdict::{Evidence, Verdict};
+
+fn main() -> ExitCode {
+    match Args::of_process().and_then(|mut args| options::parse(&mut args)) {
+        Ok(Command::Help) => {
+            say(HELP);
+            ExitCode::SUCCESS
+        }
+        Ok(Command::Crowd(options, server)) => match crowd::run(&options, server) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&format!("the clients: {error}")),
+        },
+        Ok(Command::Serve(options)) => match play(&options) {
+            Ok(status) => status,
+            Err(Failure::Usage(error)) => error.report(PROGRAM),
+            Err(Failure::Other(text)) => fail(&text),
+        },
+        Err(error) => error.report(PROGRAM),
+    }
+}
+
+/// Why there is no result.
+enum Failure {
+    /// It cannot be done here.
+    Usage(UsageError),
+    /// Something went wrong, in words.
+    Other(String),
+}
+
+/// Serves the clients for the asked time, and judges.
+fn play(options: &Options) -> Result<ExitCode, Failure> {
+    // A client that moves has two sockets for a moment.
+    check_open_files(options.peers + 2).map_err(Failure::Usage)?;
+    let json = options.json.as_ref().map(|path| {
+        // Before the run, lest its figures be lost for a wrong name.
+        std::fs::File::create(path)
+            .map_err(|error| Failure::Usage(UsageError(format!("--json: cannot write {}: {error}", path.display()))))
+    });
+    let json = json.transpose()?;
+    let mut server = Server::start(options).map_err(|error| Failure::Other(error.to_string()))?;
+    let crowd = Child::start(&options.for_crowd(server.addr()))
+        .map_err(|error| Failure::Other(format!("cannot start the client process: {error}")))?;
+    say(summary::announcement(options, &server));
+    let mut session = Session { crowd, sockets: Vec::new(), tally: None, is_quiet: false, is_done: false };
+    let result = session.run(&mut server, options);
+    let played = result.map_err(|Gone| Failure::Other("the client process has ended before its time".into()))?;
+    let tally = session.tally.unwrap_or_default();
+    let report = *server.net.report();
+    let Census { refused, restarts, .. } = server.census;
+    let census = Census { refused, restarts, ..played.census };
+    let evidence = Evidence {
+        report: &report,
+        ledger: &server.ledger,
+        census: &census,
+        sockets: &session.sockets,
+        server_drops: played.server_drops,
+        idle_timeout: options.idle_timeout(),
+        crowd: &tally,
+    };
+    let verdict = Verdict::of(&evidence);
+    let summary =
+        Summary { options, evidence: &evidence, verdict: &verdict, profile: &played.profile, late: played.late };
+    say(&summary);
+    if let Some(mut file) = json {
+        std::io::Write::write_all(&mut file, summary.to_json().as_bytes())
+            .map_err(|error| Failure::Other(format!("--json: {error}")))?;
+    }
+    // It has reported, so how it ends does not matter.
+    let _ = session.crowd.finish(PATIENCE);
+    Ok(if verdict.agrees() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// How the frames went.
+struct Played {
+    late: u64,
+    /// Of the frames alone: while everything arrives, steps are idle.
+    profile: Profile,
+    /// Who came and went in these frames: while everything arrives, clients are silent because they were asked to be.
+    census: Census,
+    /// Datagrams that the kernel dropped at the server's socket.
+    server_drops: u64,
+}
+
+/// The client process, and what it has reported.
+struct Session {
+    crowd: Child,
+    sockets: Vec<SocketTally>,
+    tally: Option<Counts>,
+    is_quiet: bool,
+    is_done: bool,
+}
+
+impl Session {
+    /// Plays, then lets everything arrive, then asks the clients what they got.
+    fn run(&mut self, server: &mut Server, options: &Options) -> Result<Played, Gone> {
+        let mut pace = Pace::new(options.period());
+        let mut seconds = Seconds::new();
+        let ends_at = Instant::now() + Duration::from_secs(options.seconds);
+        while Instant::now() < ends_at {
+            pace.wait();
+            let began = Instant::now();
+            let report = server.frame();
+            if let Some(line) = seconds.frame(&report, began.elapsed()) {
+                say(line);
+            }
+            self.hear()?;
+        }
+        let (census, profile) = (server.census, server.net.profile().clone());
+        let mut played = Played { late: pace.late(), profile, census, server_drops: 0 };
+        self.crowd.tell(QUIET)?;
+        self.settle(server, options)?;
+        played.server_drops = server_drops(server.addr(), server.net.report().io.kernel_drops);
+        server.net.shutdown();
+        while !server.net.is_stopped() {
+            server.step();
+            thread::sleep(SETTLE_PERIOD);
+        }
+        self.crowd.tell(END)?;
+        let until = Instant::now() + PATIENCE;
+        while !self.is_done && Instant::now() < until {
+            if let Some(line) = self.crowd.next_line(Duration::from_millis(100))? {
+                self.take(&line);
+            }
+        }
+        if self.is_done { Ok(played) } else { Err(Gone) }
+    }
+
+    /// Steps on without a new message until nothing is on its way in either direction.
+    fn settle(&mut self, server: &mut Server, options: &Options) -> Result<(), Gone> {
+        let mut pace = Pace::new(options.period().min(SETTLE_PERIOD));
+        let mut received = 0;
+        let mut still_since = Instant::now();
+        let until = Instant::now() + PATIENCE;
+        while still_since.elapsed() < STILL && Instant::now() < until {
+            pace.wait();
+            let report = server.step();
+            // Nobody is answered any more.
+            server.net.received().for_each(drop);
+            self.hear()?;
+            if report.legs.pending > 0 || report.io.received != received || !self.is_quiet {
+                received = report.io.received;
+                still_since = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self) -> Result<(), Gone> {
+        while let Some(line) = self.crowd.heard()? {
+            self.take(&line);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, line: &str) {
+        if let Some(socket) = SocketTally::parse(line) {
+            self.sockets.push(socket);
+        } else if let Some(tally) = Counts::parse(line) {
+            self.tally = Some(tally);
+        } else {
+            self.is_quiet |= line == QUIET;
+            self.is_done |= line == DONE;
+        }
+    }
+}
+
+fn fail(text: &str) -> ExitCode {
+    eprintln!("{PROGRAM}: {text}");
+    ExitCode::FAILURE
+}
+
+const PROGRAM: &str = "arena";
+
+/// How long the other process may take for what takes no time.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// When nothing has moved for so long, everything has arrived.
+const STILL: Duration = Duration::from_millis(200);
+
+/// From one step to the next while everything arrives.
+const SETTLE_PERIOD: Duration = Duration::from_millis(20);

@@ -1,0 +1,119 @@
+//! What can be asked of the arena, and what cannot.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::common::args::{Args, UsageError, Word};
+
+/// How to play.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// Clients over the whole run; one in ten comes late.
+    pub(crate) peers: usize,
+    /// Ticks of the server per second.
+    pub(crate) hz: u32,
+    /// How long it takes.
+    pub(crate) seconds: u64,
+    /// Bytes that are added to every snapshot of a cell.
+    pub(crate) payload: usize,
+    /// Decides the world, and who comes, goes and moves when.
+    pub(crate) seed: u64,
+    /// Where the figures go, for machines.
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// What this process is to do.
+pub(crate) enum Command {
+    /// Start the second process and serve it.
+    Serve(Options),
+    /// Be the second process: all the clients of this server.
+    Crowd(Options, SocketAddr),
+    /// Explain.
+    Help,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { peers: 500, hz: 30, seconds: 15, payload: 0, seed: 1, json: None }
+    }
+}
+
+impl Options {
+    /// From one tick to the next.
+    pub(crate) fn period(&self) -> Duration {
+        Duration::from_secs(1) / self.hz
+    }
+
+    /// How long a client may be silent before the server gives it up: short enough for the shortest run.
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        (Duration::from_secs(self.seconds) / 4).min(Duration::from_secs(2))
+    }
+
+    /// The arguments that make a second process the crowd of the server at `server`.
+    pub(crate) fn for_crowd(&self, server: SocketAddr) -> Vec<String> {
+        let flags = [
+            ("--peers", self.peers as u64),
+            ("--hz", u64::from(self.hz)),
+            ("--seconds", self.seconds),
+            ("--payload", self.payload as u64),
+            ("--seed", self.seed),
+        ];
+        let mut arguments = vec![CROWD.to_owned(), server.to_string()];
+        arguments.extend(flags.iter().map(|(flag, value)| format!("{flag}={value}")));
+        arguments
+    }
+}
+
+/// Reads the command line.
+pub(crate) fn parse(args: &mut Args) -> Result<Command, UsageError> {
+    let mut options = Options::default();
+    let mut server = None;
+    let is_crowd = args.take_command(CROWD);
+    while let Some(word) = args.next_word()? {
+        match word {
+            Word::Flag(flag) => match flag.as_str() {
+                "--peers" => options.peers = args.number(1..=20_000)?,
+                "--hz" => options.hz = args.number(1..=1000)?,
+                "--seconds" => options.seconds = args.number(1..=86_400)?,
+                "--payload" => options.payload = args.number(0..=32_768)?,
+                "--seed" => options.seed = args.number(0..=u64::MAX)?,
+                "--json" => options.json = Some(args.value()?.into()),
+                "--help" | "-h" => return Ok(Command::Help),
+                unknown => return Err(UsageError(format!("there is no option {unknown}"))),
+            },
+            Word::Plain(word) if is_crowd && server.is_none() => server = word.parse().ok(),
+            Word::Plain(word) => return Err(UsageError(format!("'{word}' is one word too many"))),
+        }
+    }
+    match (is_crowd, server) {
+        (false, _) => Ok(Command::Serve(options)),
+        (true, Some(server)) => Ok(Command::Crowd(options, server)),
+        (true, None) => Err(UsageError(format!("{CROWD} is for this program's own use"))),
+    }
+}
+
+/// What `--help` says.
+pub(crate) const HELP: &str = "\
+A game server and its clients, to see what one step() per frame does.
+
+This process is the server; it starts a second one that holds all the clients, on loopback. Ships fly through a world
+of cells. In every tick each client gets the state of its own cell and the eight around it; kills and chat go to
+everyone; clients join by hello, some late, some leave, some change their address, some vanish without a word. At the
+end the server's books are compared with what the clients have received, socket by socket.
+
+Usage: arena [OPTION]...
+
+  --peers N      clients                                       [500]
+  --hz N         ticks per second                              [30]
+  --seconds N    how long                                      [15]
+  --payload N    bytes added to each snapshot of a cell        [0]
+  --seed N       another world, another course of events       [1]
+  --json FILE    write the figures to FILE, too
+  --help         this text
+
+Exit status: 0 if the books agree with the clients to the last message, 1 if not, 2 if the command was not understood
+or cannot be run here.";
+
+/// The first word on the command line of the second process.
+const CROWD: &str = "clients-of";

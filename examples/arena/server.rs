@@ -1,0 +1,277 @@
+//! The server: a world, a frame loop, and one [`Tickcast`] that is stepped once per frame.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use fastrand::Rng;
+use tickcast::transport::udp::Udp;
+use tickcast::{
+    BuildError, Event, GroupId, InboundKind, Message, NetworkConfig, Outcome, Overflow, Received, SendError, Target,
+    TickReport, Tickcast,
+};
+
+use crate::options::Options;
+use crate::protocol::{CHAT, FromClient, FromServer, KILL, SNAPSHOT, ShipState, WELCOME, encode_snapshot};
+use crate::world::World;
+
+/// The server. A ship's number is its client's id as a peer.
+pub(crate) struct Server {
+    pub(crate) net: Tickcast<u32>,
+    world: World,
+    /// One group per cell: everyone who sees it.
+    groups: Vec<GroupId>,
+    players: BTreeMap<u32, Player>,
+    /// Who has proved with which token that it is a client of ours.
+    tokens: HashMap<u64, u32>,
+    rng: Rng,
+    period: Duration,
+    padding: usize,
+    pub(crate) census: Census,
+    pub(crate) ledger: Ledger,
+    /// Reused from cell to cell.
+    ships: Vec<ShipState>,
+}
+
+/// One client.
+struct Player {
+    addr: SocketAddr,
+    token: u64,
+    /// The cell around which it sees the world.
+    cell: Option<usize>,
+}
+
+/// Who came and went, as the server has seen it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Census {
+    pub(crate) joined: u64,
+    pub(crate) left: u64,
+    pub(crate) moved: u64,
+    pub(crate) silent: u64,
+    /// Arrivals that made no sense, or came from strangers who did not greet.
+    pub(crate) ignored: u64,
+    /// Messages that could not be submitted.
+    pub(crate) refused: u64,
+    /// How often the engine had to restart an I/O task that had panicked.
+    pub(crate) restarts: u64,
+}
+
+/// What the engine's receipts say was written, by address.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) by_addr: HashMap<SocketAddr, u64>,
+    /// To peers that had been removed when the receipt came.
+    pub(crate) without_addr: u64,
+}
+
+impl Server {
+    /// Binds a port of the system's choice on loopback.
+    pub(crate) fn start(options: &Options) -> Result<Self, BuildError> {
+        let config = NetworkConfig {
+            peer_idle_timeout: Some(options.idle_timeout()),
+            receipts_max: RECEIPTS_MAX,
+            ..NetworkConfig::default()
+        };
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut net = Tickcast::builder().config(config).seed(options.seed).build(Udp::bind(addr))?;
+        let world = World::new(options.peers, options.seed);
+        let groups = (0..world.cells()).map(|_| net.create_group()).collect();
+        Ok(Self {
+            net,
+            world,
+            groups,
+            players: BTreeMap::new(),
+            tokens: HashMap::new(),
+            rng: Rng::with_seed(!options.seed),
+            period: options.period(),
+            padding: options.payload,
+            census: Census::default(),
+            ledger: Ledger::default(),
+            ships: Vec::new(),
+        })
+    }
+
+    /// Where clients find it.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.net.local_addrs()[0]
+    }
+
+    /// How many cells the world has.
+    pub(crate) fn cells(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// One frame: what clients have said, one step of the world, what clients must know, one step of the engine.
+    pub(crate) fn frame(&mut self) -> TickReport {
+        self.hear_clients();
+        let kills = self.world.advance(self.period.as_secs_f32());
+        self.follow_ships();
+        self.send_snapshots();
+        for kill in kills {
+            let payload = FromServer::Kill { by: kill.by, victim: kill.victim }.encode();
+            self.send(Target::All, Message::new(payload).label(KILL));
+        }
+        self.step()
+    }
+
+    /// One step of the engine, and what it tells.
+    pub(crate) fn step(&mut self) -> TickReport {
+        let report = self.net.step();
+        let events: Vec<_> = self.net.events().collect();
+        for event in events {
+            match event {
+                Event::Silent { peer, removed: true } => {
+                    self.census.silent += 1;
+                    self.forget(peer);
+                }
+                Event::ShardRestarted { .. } => self.census.restarts += 1,
+                _ => {}
+            }
+        }
+        for receipt in self.net.receipts() {
+            if receipt.outcome == Outcome::Written {
+                let written = match receipt.addr {
+                    Some(addr) => self.ledger.by_addr.entry(addr).or_default(),
+                    None => &mut self.ledger.without_addr,
+                };
+                *written += u64::from(receipt.legs);
+            }
+        }
+        report
+    }
+
+    fn hear_clients(&mut self) {
+        let received: Vec<_> = self.net.received().collect();
+        for Received { from, peer, kind, payload, .. } in received {
+            match (peer, kind) {
+                (None, InboundKind::Hello) => self.admit(from),
+                // The welcome was lost: once more.
+                (Some(ship), InboundKind::Hello) => self.welcome(ship),
+                (peer, _) => match (peer, FromClient::decode(&payload)) {
+                    (Some(ship), Some(said)) => self.obey(ship, said),
+                    (None, Some(FromClient::Moved { token })) => self.readdress(token, from),
+                    _ => self.census.ignored += 1,
+                },
+            }
+        }
+    }
+
+    /// A newcomer gets a ship. On loopback a greeting is enough; on the Internet, where a source address proves
+    /// nothing, it would have to echo a cookie first.
+    fn admit(&mut self, from: SocketAddr) {
+        let ship = self.census.joined as u32 + 1;
+        if self.net.admit(ship, from).is_err() {
+            self.census.ignored += 1;
+            return;
+        }
+        self.census.joined += 1;
+        let token = self.rng.u64(..);
+        self.world.add(ship);
+        self.tokens.insert(token, ship);
+        self.players.insert(ship, Player { addr: from, token, cell: None });
+        self.welcome(ship);
+    }
+
+    fn welcome(&mut self, ship: u32) {
+        if let Some(player) = self.players.get(&ship) {
+            let payload = FromServer::Welcome { ship, token: player.token }.encode();
+            self.send(Target::Peer(ship), Message::new(payload).label(WELCOME));
+        }
+    }
+
+    /// Does what a client asks for.
+    fn obey(&mut self, ship: u32, said: FromClient) {
+        match said {
+            FromClient::Input(input) => self.world.steer(ship, input),
+            FromClient::Chat(text) => {
+                let payload = FromServer::Chat { from: ship, text: &text }.encode();
+                self.send(Target::All, Message::new(payload).label(CHAT));
+            }
+            FromClient::Goodbye => {
+                if self.net.remove(&ship).is_ok() {
+                    self.census.left += 1;
+                    self.forget(ship);
+                }
+            }
+            // It says so again until it hears from us; we know it.
+            FromClient::Moved { .. } => {}
+        }
+    }
+
+    /// Whoever knows a client's token is that client, wherever it sends from. It says so until it is answered.
+    fn readdress(&mut self, token: u64, from: SocketAddr) {
+        let player = self.tokens.get(&token).and_then(|ship| Some((*ship, self.players.get_mut(ship)?)));
+        match player {
+            Some((_, player)) if player.addr == from => {}
+            Some((ship, player)) if self.net.readdress(&ship, from).is_ok() => {
+                player.addr = from;
+                self.census.moved += 1;
+            }
+            _ => self.census.ignored += 1,
+        }
+    }
+
+    /// A client is gone, and the engine knows.
+    fn forget(&mut self, ship: u32) {
+        self.world.remove(ship);
+        if let Some(player) = self.players.remove(&ship) {
+            self.tokens.remove(&player.token);
+        }
+    }
+
+    /// Keeps every client in the groups of its own cell and the eight around it.
+    fn follow_ships(&mut self) {
+        for (ship, player) in &mut self.players {
+            let cell = self.world.cell_of(*ship);
+            if cell == player.cell {
+                continue;
+            }
+            let seen = |cell: Option<usize>| cell.map(|cell| self.world.neighbourhood(cell));
+            let (before, after) = (seen(player.cell).unwrap_or([usize::MAX; 9]), seen(cell).unwrap_or([usize::MAX; 9]));
+            // A client that is not a member any more, or is one already, is as it should be.
+            for gone in before.iter().filter(|cell| **cell != usize::MAX && !after.contains(cell)) {
+                let _ = self.net.leave(self.groups[*gone], ship);
+            }
+            for new in after.iter().filter(|cell| **cell != usize::MAX && !before.contains(cell)) {
+                let _ = self.net.join(self.groups[*new], ship);
+            }
+            player.cell = cell;
+        }
+    }
+
+    /// Tells everyone around a cell who is in it. Only the latest state of a cell is worth anything, and not for long.
+    fn send_snapshots(&mut self) {
+        let tick = self.net.report().tick as u32;
+        let mut ships = std::mem::take(&mut self.ships);
+        for cell in 0..self.groups.len() {
+            self.world.look(cell, &mut ships);
+            if ships.is_empty() {
+                continue;
+            }
+            let payload = encode_snapshot(tick, cell as u32, &ships, self.padding);
+            let message = Message::new(payload)
+                .label(SNAPSHOT)
+                .overflow(Overflow::KeepLatest { key: cell as u64 })
+                .expires_in(self.period * SNAPSHOT_PERIODS);
+            self.send(Target::Group(self.groups[cell]), message);
+        }
+        self.ships = ships;
+    }
+
+    /// Submits a message. Its receipts are what the final comparison is made from.
+    fn send(&mut self, target: Target<u32>, message: Message) {
+        match self.net.send(target, message.receipt()) {
+            Ok(_) => {}
+            Err(SendError::IngressFull | SendError::PayloadTooLarge { .. } | SendError::ShuttingDown) => {
+                self.census.refused += 1;
+            }
+            Err(error) => unreachable!("peers and groups are known and addresses are real: {error}"),
+        }
+    }
+}
+
+/// Receipts between two frames: room for every leg of the largest arena in one of them.
+const RECEIPTS_MAX: usize = 1 << 20;
+
+/// A snapshot that is older than this many ticks is not sent any more.
+const SNAPSHOT_PERIODS: u32 = 3;

@@ -1,0 +1,8 @@
+//! What both example programs need: a command line, a second process, figures, a clock, and what the kernel knows.
+
+pub(crate) mod args;
+pub(crate) mod child;
+pub(crate) mod counts;
+pub(crate) mod figures;
+pub(crate) mod kernel;
+pub(crate) mod pace;

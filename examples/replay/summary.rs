@@ -1,0 +1,219 @@
+//! What is printed: the announcement, a line each second, and the summary.
+
+use std::fmt::{self, Display};
+use std::time::{Duration, Instant};
+
+use tickcast::TickReport;
+
+use crate::Played;
+use crate::common::counts::Counts;
+use crate::common::figures::{Histogram, counted, micros, thousands};
+use crate::options::Options;
+use crate::recording::Recording;
+use crate::server::Server;
+use crate::tally::ClientTally;
+use crate::verdict::{Verdict, Way};
+
+/// What is about to happen, in one line.
+pub(crate) fn announcement(options: &Options, recording: &Recording, server: &Server, seconds: f64) -> String {
+    let copies = match options.matches {
+        1 => String::new(),
+        many => format!("{} copies side by side of ", thousands(many as u64)),
+    };
+    format!(
+        "replay: {copies}{} ({}, {}, {:.1} s{}), {:.1} s at speed {}, {}, to {} in a second process",
+        options.file.display(),
+        counted(recording.datagrams as usize, "datagram"),
+        counted(recording.peers, "client"),
+        recording.length_us as f64 / 1e6,
+        if recording.is_streamed() { ", streamed" } else { "" },
+        seconds,
+        options.speed,
+        options.framing_name(),
+        counted(server.players.len(), "client"),
+    )
+}
+
+/// The line of each second.
+pub(crate) struct Seconds {
+    began: Instant,
+    number: u64,
+    /// The report with which the present second began.
+    before: TickReport,
+    frames: Histogram,
+    header_is_due: bool,
+}
+
+impl Seconds {
+    pub(crate) fn new(before: &TickReport) -> Self {
+        Self { began: Instant::now(), number: 0, before: *before, frames: Histogram::new(), header_is_due: true }
+    }
+
+    /// Takes one frame in; the line of the second that it completes, if it does.
+    pub(crate) fn frame(&mut self, report: &TickReport, frame: Duration) -> Option<String> {
+        self.frames.record(frame);
+        if self.began.elapsed() < Duration::from_secs(self.number + 1) {
+            return None;
+        }
+        self.number += 1;
+        let line = self.line(report);
+        self.before = *report;
+        self.frames.clear();
+        let header = if std::mem::take(&mut self.header_is_due) { format!("\n{}\n", header()) } else { String::new() };
+        Some(header + &line)
+    }
+
+    fn line(&self, report: &TickReport) -> String {
+        let (io, before) = (&report.io, &self.before.io);
+        let legs = report.legs.since(&self.before.legs);
+        format!(
+            "{:>4} {:>7} {:>9} {:>9} {:>7.1} {:>9} {:>8} {:>7} {:>7} {:>8} {:>8}",
+            self.number,
+            report.tick,
+            thousands(legs.written),
+            thousands(io.datagrams - before.datagrams),
+            (io.datagram_bytes - before.datagram_bytes) as f64 * 8.0 / 1e6,
+            thousands(io.received - before.received),
+            micros(self.frames.percentile(50.0)),
+            micros(self.frames.percentile(99.0)),
+            micros(self.frames.max()),
+            thousands(legs.pending),
+            thousands(legs.dropped.total()),
+        )
+    }
+}
+
+fn header() -> String {
+    format!(
+        "{:>4} {:>7} {:>9} {:>9} {:>7} {:>9} {:>8} {:>7} {:>7} {:>8} {:>8}\n\
+         {:>4} {:>7} {:>9} {:>9} {:>7} {:>9} {:>24} {:>8} {:>8}",
+        "s",
+        "tick",
+        "messages",
+        "datagrams",
+        "Mbit/s",
+        "messages",
+        "p50",
+        "p99",
+        "max",
+        "pending",
+        "dropped",
+        "",
+        "",
+        "written",
+        "sent",
+        "sent",
+        "received",
+        "whole frame, µs",
+        "legs",
+        "legs",
+    )
+}
+
+/// Everything that is told at the end.
+pub(crate) struct Summary<'a> {
+    pub(crate) server: &'a Server,
+    pub(crate) clients: &'a [ClientTally],
+    pub(crate) counts: &'a Counts,
+    pub(crate) verdict: &'a Verdict,
+    pub(crate) played: &'a Played,
+}
+
+impl Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let net = &self.server.net;
+        writeln!(f, "\nTime of step(), system by system, over the last ticks:\n\n{}", self.played.profile)?;
+        let Played { frames, late, .. } = self.played;
+        writeln!(f, "Frames, filling messages included: {frames}; {} late ticks", thousands(*late))?;
+        let delay = |name| micros(Duration::from_nanos(self.counts.of(name)));
+        writeln!(
+            f,
+            "From send() until a client has read it (clients look every 1 to 2 ms): p50 {}  p99 {}  max {} µs",
+            delay("delay_p50"),
+            delay("delay_p99"),
+            delay("delay_max"),
+        )?;
+        let behind = Duration::from_micros(self.counts.of("behind_max_us"));
+        let is_slow = behind > BEHIND_WORTH_TELLING;
+        let remark = if is_slow { " (too slow for this load: much of the delay is theirs)" } else { "" };
+        writeln!(f, "The clients were at most {} µs behind with sending{remark}\n", micros(behind))?;
+        writeln!(f, "The server's books, in legs (one message to one address):\n  {}\n", net.report().legs)?;
+        self.write_recipients(f)?;
+        write_way(f, "From the server to the clients, in messages:", &self.verdict.down)?;
+        write_way(f, "From the clients to the server, in messages:", &self.verdict.up)?;
+        if self.verdict.is_whole() {
+            return write!(f, "\nEvery recorded message is accounted for.");
+        }
+        write!(f, "\nNOT every recorded message is accounted for:")?;
+        for defect in self.verdict.defects.iter().take(SHOWN_MAX) {
+            write!(f, "\n  {defect}")?;
+        }
+        match self.verdict.defects.len().saturating_sub(SHOWN_MAX) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {}", counted(more, "more difference")),
+        }
+    }
+}
+
+impl Summary<'_> {
+    /// All recipients if they are few, else those that miss most.
+    fn write_recipients(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let recorded = |client: &ClientTally| {
+            self.server.players.get(client.client as usize).map_or(0, |player| u64::from(player.recorded))
+        };
+        let missing = |client: &ClientTally| recorded(client).saturating_sub(client.arrived);
+        let mut clients: Vec<_> = self.clients.iter().collect();
+        if clients.len() > SHOWN_MAX {
+            let whole = clients.iter().filter(|client| missing(client) == 0).count();
+            let all = counted(clients.len(), "recipient");
+            if whole == clients.len() {
+                return writeln!(f, "All {all} got everything.\n");
+            }
+            clients.sort_by_key(|client| (std::cmp::Reverse(missing(client)), client.client));
+            clients.truncate(SHOWN_MAX.min(clients.len() - whole));
+            writeln!(f, "Of {all} {} got everything; the worst:", thousands(whole as u64))?;
+        } else {
+            writeln!(f, "By recipient:")?;
+        }
+        writeln!(f, "  {:>7} {:>10} {:>10} {:>8} {:>13}", "client", "recorded", "arrived", "missing", "kernel drops")?;
+        for client in clients {
+            let drops = client.kernel_drops.map_or_else(|| "unknown".to_owned(), thousands);
+            writeln!(
+                f,
+                "  {:>7} {:>10} {:>10} {:>8} {:>13}",
+                client.client,
+                thousands(recorded(client)),
+                thousands(client.arrived),
+                thousands(missing(client)),
+                drops,
+            )?;
+        }
+        writeln!(f)
+    }
+}
+
+fn write_way(f: &mut fmt::Formatter<'_>, title: &str, way: &Way) -> fmt::Result {
+    writeln!(f, "{title}")?;
+    let mut row = |name: &str, number: i64, remark: &str| {
+        let sign = if number < 0 { "-" } else { "" };
+        let number = sign.to_owned() + &thousands(number.unsigned_abs());
+        writeln!(f, "{}", format!("  {name:<38} {number:>13}  {remark}").trim_end())
+    };
+    row("recorded in the played window", way.recorded.cast_signed(), "")?;
+    row("arrived", way.arrived.cast_signed(), "")?;
+    if way.refused > 0 {
+        row("not sent", way.refused.cast_signed(), "(too large for the framing, or the sender's queue was full)")?;
+    }
+    if way.dropped > 0 {
+        row("dropped by the engine", way.dropped.cast_signed(), "(by reason above)")?;
+    }
+    let remark = format!("(in {} that the kernel counted)", counted(way.kernel_drops as usize, "datagram"));
+    row("dropped by the kernel", way.kernel_dropped.cast_signed(), &remark)?;
+    row("unexplained", way.unexplained(), "")
+}
+
+/// More lines of one kind are only counted.
+const SHOWN_MAX: usize = 12;
+
+/// A client process that is further behind is what limits the run.
+const BEHIND_WORTH_TELLING: Duration = Duration::from_millis(100);
