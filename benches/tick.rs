@@ -1,0 +1,195 @@
+//! The frame thread's cost of a tick: idle, one message to a group, unicast. Each case asserts what it has done.
+//!
+//! `cargo bench --bench tick` measures; `cargo bench --bench tick -- --test` runs every case once, as CI does.
+//! Accounting, profile and the collection of I/O reports are on, as they always are. The network is in memory and
+//! swallows everything, so that the I/O side costs little and takes no core from the frame.
+
+use std::time::{Duration, Instant};
+
+use tickcast::transport::memory::MemoryNetwork;
+use tickcast::{Bytes, Message, NetworkConfig, Target, Tickcast};
+
+fn main() {
+    // `cargo test --benches` and `-- --test` run every case once, without measuring.
+    let once = !std::env::args().any(|argument| argument == "--bench")
+        || std::env::args().any(|argument| argument == "--test");
+    let mut figures = Figures { once, rows: Vec::new() };
+    idle(&mut figures);
+    group(&mut figures);
+    unicast(&mut figures, false);
+    unicast(&mut figures, true);
+    many(&mut figures);
+    join_storm(&mut figures);
+    figures.print();
+}
+
+struct Figures {
+    once: bool,
+    rows: Vec<(String, f64, String)>,
+}
+
+impl Figures {
+    fn rounds(&self, rounds: usize) -> usize {
+        if self.once { 3 } else { rounds }
+    }
+
+    fn add(&mut self, name: impl Into<String>, value: f64, unit: impl Into<String>) {
+        self.rows.push((name.into(), value, unit.into()));
+    }
+
+    fn print(&self) {
+        for (name, value, unit) in &self.rows {
+            println!("{name:<52} {value:>10.2} {unit}");
+        }
+        println!("frame thread only; medians; accounting, profile and I/O reports on");
+    }
+}
+
+/// An engine with this many resolved peers, on a network that swallows everything.
+fn engine(peers: u64) -> Tickcast<u64> {
+    let network = MemoryNetwork::new(1);
+    let local = "10.0.0.1:1".parse().unwrap();
+    let mut config = NetworkConfig { peer_idle_timeout: None, ..NetworkConfig::default() };
+    config.spawns_per_tick_max = 1 << 20;
+    config.events_max = 1 << 20;
+    config.unresolved_peers_max = 1 << 20;
+    let mut net = Tickcast::<u64>::builder()
+        .config(config)
+        .seed(1)
+        .build(network.sink().transport(local))
+        .expect("memory always binds");
+    for peer in 0..peers {
+        net.add_peer(peer).unwrap();
+        net.admit(peer, addr(peer)).unwrap();
+    }
+    net.step();
+    settle(&mut net);
+    assert_eq!(net.report().endpoints.up, peers);
+    net.events().for_each(drop);
+    net
+}
+
+fn addr(peer: u64) -> std::net::SocketAddr {
+    let octets = (peer as u32 + (10 << 24) + 256).to_be_bytes();
+    (octets, 9).into()
+}
+
+/// Steps until the shards have nothing left.
+fn settle(net: &mut Tickcast<u64>) {
+    while net.report().legs.pending > 0 {
+        net.step();
+        std::thread::yield_now();
+    }
+}
+
+fn median(mut samples: Vec<Duration>) -> f64 {
+    samples.sort_unstable();
+    samples[samples.len() / 2].as_nanos() as f64
+}
+
+/// The idle tick, with few peers and with many: O(changes), never O(peers).
+fn idle(figures: &mut Figures) {
+    let mut medians = Vec::new();
+    for peers in [10, 10_000, 100_000] {
+        let mut net = engine(peers);
+        let mut samples = Vec::new();
+        // The first ticks of a process find cold caches and a slow clock.
+        for _ in 0..figures.rounds(20_000) {
+            net.step();
+        }
+        for _ in 0..figures.rounds(20_000) {
+            let began = Instant::now();
+            let report = net.step();
+            samples.push(began.elapsed());
+            assert_eq!(report.legs.unaccounted(), 0);
+        }
+        medians.push(median(samples));
+        figures.add(format!("idle tick, {peers} peers"), medians[medians.len() - 1] / 1000.0, "µs");
+    }
+    figures.add("  100,000 peers against 10", medians[2] / medians[0], "x");
+}
+
+/// One message to a group of all.
+fn group(figures: &mut Figures) {
+    for peers in [1_000u64, 10_000, 100_000] {
+        let mut net = engine(peers);
+        let payload = Bytes::from(vec![7; 64]);
+        let mut samples = Vec::new();
+        for _ in 0..figures.rounds(2_000) {
+            let before = net.report().legs.accepted;
+            let began = Instant::now();
+            net.send(Target::All, Message::new(payload.clone())).unwrap();
+            let report = net.step();
+            samples.push(began.elapsed());
+            assert_eq!(report.legs.accepted - before, peers);
+            settle(&mut net);
+            assert_eq!(net.report().legs.written, net.report().legs.accepted);
+        }
+        let nanos = median(samples);
+        figures.add(format!("one message to a group of {peers}"), nanos / 1000.0, "µs");
+        figures.add("  per leg", nanos / peers as f64, "ns");
+    }
+}
+
+/// One message each to many peers: with one constant payload, or with payloads that the host has just made, which is what
+/// pushes the engine's own data out of the cache.
+fn unicast(figures: &mut Figures, own: bool) {
+    for peers in [100u64, 1_000, 10_000] {
+        let mut net = engine(peers);
+        let mut samples = Vec::new();
+        for _ in 0..figures.rounds(1_000) {
+            let mut made: Vec<Bytes> = (0..if own { peers } else { 0 }).map(|_| Bytes::from(vec![7; 64])).collect();
+            let began = Instant::now();
+            for peer in 0..peers {
+                let payload = made.pop().unwrap_or(Bytes::from_static(&[7; 64]));
+                net.send(Target::Peer(peer), Message::new(payload)).unwrap();
+            }
+            let report = net.step();
+            samples.push(began.elapsed());
+            assert_eq!(report.tick_legs.accepted, peers);
+            settle(&mut net);
+            assert_eq!(net.report().legs.written, net.report().legs.accepted);
+        }
+        let nanos = median(samples);
+        let payloads = if own { "own" } else { "constant" };
+        figures.add(format!("{peers} messages to one peer each, {payloads} payloads"), nanos / 1000.0, "µs");
+        figures.add("  per message", nanos / peers as f64, "ns");
+    }
+}
+
+/// One message to an ad hoc list.
+fn many(figures: &mut Figures) {
+    let peers = 10_000u64;
+    let mut net = engine(peers);
+    let list: std::sync::Arc<[_]> = (0..peers).map(|peer| net.peer(&peer).unwrap()).collect();
+    let payload = Bytes::from(vec![7; 64]);
+    let mut samples = Vec::new();
+    for _ in 0..figures.rounds(1_000) {
+        let began = Instant::now();
+        net.send(Target::Many(list.clone()), Message::new(payload.clone())).unwrap();
+        let report = net.step();
+        samples.push(began.elapsed());
+        assert_eq!(report.tick_legs.accepted, peers);
+        settle(&mut net);
+    }
+    let nanos = median(samples);
+    figures.add(format!("one message to a list of {peers}"), nanos / 1000.0, "µs");
+    figures.add("  per leg", nanos / peers as f64, "ns");
+}
+
+/// Ten thousand peers resolve in one tick, senders included.
+fn join_storm(figures: &mut Figures) {
+    let mut samples = Vec::new();
+    for _ in 0..figures.rounds(20) {
+        let mut net = engine(0);
+        let directory = net.directory();
+        for peer in 0..10_000 {
+            directory.insert(peer, vec![addr(peer).into()]).unwrap();
+        }
+        let began = Instant::now();
+        let report = net.step();
+        samples.push(began.elapsed());
+        assert_eq!(report.endpoints.up, 10_000);
+    }
+    figures.add("10,000 peers resolve in one tick", median(samples) / 1000.0, "µs");
+}
