@@ -76,10 +76,28 @@ impl<P: PeerId> Senders<'_, '_, P> {
         for other in others {
             let Ok((mut endpoint, waiting, _)) = self.endpoints.get_mut(other) else { continue };
             endpoint.in_use = false;
-            if !endpoint.state.holds_slot() && !waiting.is_empty() {
-                self.precede(chosen);
-                self.inherit(legs, other, chosen);
+            let (state, waits) = (endpoint.state, !waiting.is_empty());
+            match state {
+                EndpointState::Closing(AfterClose::Retry(before)) if before != Some(chosen) => {
+                    endpoint.state = EndpointState::Closing(AfterClose::Retry(Some(chosen)));
+                    if let Some(before) = before {
+                        self.lead(before, -1);
+                    }
+                    self.lead(chosen, 1);
+                }
+                _ if !state.holds_slot() && waits => {
+                    self.precede(chosen);
+                    self.inherit(legs, other, chosen);
+                }
+                _ => {}
             }
+        }
+        if let Ok((mut endpoint, ..)) = self.endpoints.get_mut(chosen)
+            && let EndpointState::Closing(AfterClose::Retry(Some(before))) = endpoint.state
+        {
+            // It was to give its legs away: now it keeps them.
+            endpoint.state = EndpointState::Closing(AfterClose::Retry(None));
+            self.lead(before, -1);
         }
         if let Ok((mut endpoint, ..)) = self.endpoints.get_mut(chosen) {
             endpoint.in_use = true;
@@ -206,6 +224,7 @@ impl<P: PeerId> Senders<'_, '_, P> {
     /// Moves the legs that wait for one endpoint to another of the same peer, in order of ingest, and lets that one send
     /// again. Of two legs of one message the second ends. Answers whether the heir is there.
     pub fn inherit(&mut self, legs: &mut Legs<P>, from: Entity, heir: Entity) -> bool {
+        self.repoint(from, heir);
         let Ok([(old, mut left, of), (mut new, mut right, _)]) = self.endpoints.get_many_mut([from, heir]) else {
             return false;
         };
@@ -214,9 +233,38 @@ impl<P: PeerId> Senders<'_, '_, P> {
         let mut merged: Vec<HeldLeg> = left.queue.take();
         merged.extend(right.queue.take());
         merge(merged, &mut right.queue, legs, whose);
+        let stopped = matches!(new.state, EndpointState::Stopped | EndpointState::Closing(AfterClose::Stop));
         self.dirty.links.push(of.0);
         self.dirty.flows.push(heir);
+        if stopped {
+            self.drop_waiting(legs, heir, DropReason::EndpointStopped);
+        }
         true
+    }
+
+    /// Makes whoever was to give its legs to `from`, which goes, give them to `heir` instead, which waits for them. With
+    /// several shards a sender may be closed before the one whose heir it is.
+    fn repoint(&mut self, from: Entity, heir: Entity) {
+        let Ok((endpoint, _, of)) = self.endpoints.get(from) else { return };
+        if endpoint.predecessors == 0 {
+            return;
+        }
+        let siblings: Vec<Entity> = self.peers.get(of.0).map(|own| own.iter().collect()).unwrap_or_default();
+        for entity in siblings {
+            let Ok((mut sibling, ..)) = self.endpoints.get_mut(entity) else { continue };
+            if sibling.state == EndpointState::Closing(AfterClose::Remove(Some(from))) {
+                sibling.state = EndpointState::Closing(AfterClose::Remove(Some(heir)));
+                self.lead(from, -1);
+                self.lead(heir, 1);
+            }
+        }
+    }
+
+    /// Counts how many an endpoint waits for.
+    fn lead(&mut self, entity: Entity, by: i32) {
+        if let Ok((mut endpoint, ..)) = self.endpoints.get_mut(entity) {
+            endpoint.predecessors = endpoint.predecessors.saturating_add_signed(by);
+        }
     }
 
     /// The sender of an endpoint has stopped by itself.

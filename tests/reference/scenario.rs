@@ -31,6 +31,9 @@ pub(crate) struct Shape {
     stops: f64,
     removals: f64,
     limit: usize,
+    /// The reference knows nothing of shards, so however many there are must make no difference. Only where a failover
+    /// peer's senders end in several shards at once may a leg be superseded a tick earlier or later.
+    shards: usize,
     /// The shard takes so few legs that they wait on the frame side. Which ones depends on the order of a pass, of which
     /// the contract says nothing, so then the reference is not asked: the books must close, and since then each peer is
     /// listed once, each address must get its messages in order.
@@ -40,6 +43,8 @@ pub(crate) struct Shape {
 impl Shape {
     pub(crate) fn of(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
+        let failover = random.u32(0..3) == 0;
+        let congested = random.u32(0..8) == 0;
         let mut chance = |most: f64| if random.bool() { random.f64() * most } else { 0.0 };
         Self {
             churn: chance(0.5),
@@ -51,9 +56,10 @@ impl Shape {
             addrs: random.u16(3..9),
             ticks: random.u32(20..60),
             messages_per_tick: random.u32(1..10),
-            failover: random.u32(0..3) == 0,
+            failover,
             limit: random.usize(2..8),
-            congested: random.u32(0..8) == 0,
+            shards: if failover && !congested { 1 } else { random.usize(1..4) },
+            congested,
         }
     }
 }
@@ -126,6 +132,7 @@ impl Scenario {
         let mut net = Tickcast::builder()
             .config(config)
             .seed(seed)
+            .shards(shape.shards)
             .epoch(7)
             .origin(tokio::time::Instant::now().into_std())
             .runtime(tokio::runtime::Handle::current())

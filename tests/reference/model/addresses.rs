@@ -83,19 +83,15 @@ impl Model {
         let first = self.next;
         let new: Vec<u64> = (first..first + fresh.len() as u64).collect();
         self.next += fresh.len() as u64;
-        let (mut inherited, mut predecessors) = (Vec::new(), 0);
+        let mut inherited = Vec::new();
         for number in leaving {
             let state = self.endpoints[&number].state;
             if matches!(state, State::Closing(After::Remove(_))) {
                 continue;
             }
             let heir = if new.is_empty() || goes_on {
-                if let Some(heir) = kept_heir {
-                    self.endpoints.get_mut(&heir).unwrap().predecessors += 1;
-                }
                 kept_heir
             } else if matches!(state, State::Up | State::Closing(_)) {
-                predecessors += 1;
                 Some(first)
             } else {
                 inherited.extend(std::mem::take(&mut self.endpoints.get_mut(&number).unwrap().waiting));
@@ -114,7 +110,6 @@ impl Model {
                 waiting,
                 credit: (0, 0),
                 asked: false,
-                predecessors: if is_first { predecessors } else { 0 },
                 in_use: false,
                 sender: u64::MAX,
             };
@@ -173,7 +168,7 @@ impl Model {
             let direct = match recipients.as_slice() {
                 [only] if peer.ready && peer.parked.is_empty() => {
                     let endpoint = &self.endpoints[only];
-                    (endpoint.state == State::Up && endpoint.waiting.is_empty() && endpoint.predecessors == 0)
+                    (endpoint.state == State::Up && endpoint.waiting.is_empty() && !self.is_preceded(*only))
                         .then_some(*only)
                 }
                 _ => None,

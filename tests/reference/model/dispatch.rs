@@ -63,8 +63,9 @@ impl Model {
     pub(super) fn flow(&mut self, number: u64) {
         let now = self.now;
         loop {
+            let preceded = self.is_preceded(number);
             let Some(endpoint) = self.endpoints.get_mut(&number) else { return };
-            if endpoint.state != State::Up || endpoint.predecessors > 0 || endpoint.asked {
+            if endpoint.state != State::Up || preceded || endpoint.asked {
                 return;
             }
             let Some(leg) = endpoint.waiting.first().cloned() else {
@@ -179,7 +180,7 @@ impl Model {
             return;
         }
         let sender = endpoint.sender;
-        if endpoint.state == State::Up && endpoint.predecessors == 0 && endpoint.waiting.is_empty() {
+        if endpoint.state == State::Up && !self.is_preceded(number) && endpoint.waiting.is_empty() {
             if self.reserve(1) {
                 self.hand(sender, leg.clone());
                 return;

@@ -120,9 +120,6 @@ impl Model {
                     } else {
                         None
                     };
-                    if let Some(heir) = heir {
-                        self.endpoints.get_mut(&heir).unwrap().predecessors += 1;
-                    }
                     self.close(number, After::Retry(heir));
                 }
                 self.lookups.insert(self.endpoints[&number].peer);
@@ -203,23 +200,36 @@ impl Model {
     }
 
     pub(super) fn release_heir(&mut self, heir: u64) {
-        if let Some(heir_endpoint) = self.endpoints.get_mut(&heir) {
-            heir_endpoint.predecessors -= 1;
-            self.flows.push(heir);
-        }
+        self.flows.push(heir);
+    }
+
+    /// Whether another endpoint has legs to give back to this one first.
+    pub(super) fn is_preceded(&self, number: u64) -> bool {
+        self.endpoints.values().any(|other| {
+            matches!(other.state, State::Closing(After::Retry(Some(heir)) | After::Remove(Some(heir))) if heir == number)
+        })
     }
 
     pub(super) fn inherit(&mut self, from: u64, heir: u64) -> bool {
         if !self.endpoints.contains_key(&heir) {
             return false;
         }
+        // Whoever was to give its legs to the one that goes gives them to the heir.
+        for endpoint in self.endpoints.values_mut() {
+            if endpoint.state == State::Closing(After::Remove(Some(from))) {
+                endpoint.state = State::Closing(After::Remove(Some(heir)));
+            }
+        }
         let mut legs = std::mem::take(&mut self.endpoints.get_mut(&from).unwrap().waiting);
         legs.extend(std::mem::take(&mut self.endpoints.get_mut(&heir).unwrap().waiting));
         let merged = self.merge(legs);
         let heir_endpoint = self.endpoints.get_mut(&heir).unwrap();
         heir_endpoint.waiting = merged;
-        heir_endpoint.predecessors -= 1;
+        let stopped = is_stopped(heir_endpoint.state);
         self.flows.push(heir);
+        if stopped {
+            self.drop_waiting(heir, DropReason::EndpointStopped);
+        }
         true
     }
 
@@ -264,10 +274,17 @@ impl Model {
         for other in self.peers[&peer].endpoints.clone() {
             let endpoint = self.endpoints.get_mut(&other).unwrap();
             endpoint.in_use = other == chosen;
-            let has_slot = matches!(endpoint.state, State::Up | State::Closing(_));
-            if other != chosen && !has_slot && !endpoint.waiting.is_empty() {
-                self.endpoints.get_mut(&chosen).unwrap().predecessors += 1;
-                self.inherit(other, chosen);
+            match endpoint.state {
+                // Who gives legs back gives them to the one in use, which itself keeps what it has.
+                State::Closing(After::Retry(_)) => {
+                    let heir = (other != chosen).then_some(chosen);
+                    endpoint.state = State::Closing(After::Retry(heir));
+                }
+                State::Up | State::Closing(_) => {}
+                _ if other != chosen && !endpoint.waiting.is_empty() => {
+                    self.inherit(other, chosen);
+                }
+                _ => {}
             }
         }
     }

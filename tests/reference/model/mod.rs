@@ -111,7 +111,6 @@ struct Endpoint {
     waiting: Vec<Leg>,
     credit: (usize, u64),
     asked: bool,
-    predecessors: u32,
     /// It is the one that a failover peer uses.
     in_use: bool,
     /// Which sender it has; the shard's queue is known by it.
@@ -307,11 +306,9 @@ impl Model {
 
     /// Prints the endpoints.
     pub(crate) fn show(&self) {
-        for (number, Endpoint { peer, addr, state, waiting, predecessors, asked, credit, .. }) in &self.endpoints {
+        for (number, Endpoint { peer, addr, state, waiting, asked, credit, .. }) in &self.endpoints {
             let waits = waiting.len();
-            println!(
-                "   model  {peer} {addr} #{number} {state:?} waits {waits} after {predecessors} {asked} {credit:?}"
-            );
+            println!("   model  {peer} {addr} #{number} {state:?} waits {waits} {asked} {credit:?}");
         }
     }
 
