@@ -51,6 +51,11 @@ impl<P: PeerId> Legs<'_, '_, P> {
         self.keys.get(peer).ok().map(|key| key.0.clone())
     }
 
+    /// The public sequence number of a leg's message, which says which of two is the newer.
+    pub fn sequence(&self, leg: &HeldLeg) -> u64 {
+        self.pending.get(leg.message).map_or(0, |(pending, _)| pending.sequence)
+    }
+
     /// Whether the leg's message is still the same and still live.
     pub fn is_live(&self, leg: &HeldLeg) -> bool {
         self.pending.get(leg.message).is_ok_and(|(pending, _)| pending.stamp == leg.stamp && pending.is_live())
@@ -108,17 +113,18 @@ impl<P: PeerId> Legs<'_, '_, P> {
     }
 
     /// Puts a leg that a shard gave back into its old place. No limit applies: it was admitted once, and what may come
-    /// back is bounded by what the shard may hold. If a later message with its key waits already, that takes its place.
+    /// back is bounded by what the shard may hold. Of it and one with its key that waits, the newer stays, in the earlier
+    /// place.
     pub fn hold_returned(&mut self, queue: &mut HeldQueue, message: Entity, whose: Whose) {
         let Some((leg, _)) = self.held_leg(message) else { return };
         self.sweep(queue);
-        let later = queue.legs.iter().position(|other| leg.keyed && other.keyed && other.key == leg.key);
+        let same = queue.legs.iter().position(|other| leg.keyed && other.keyed && other.key == leg.key);
         let mut kept = leg;
-        if let Some(mut successor) = later.and_then(|later| queue.legs.remove(later)) {
-            queue.bytes -= u64::from(successor.bytes);
-            successor.place = leg.place;
-            kept = successor;
-            self.drop_held(&leg, DropReason::Superseded, whose);
+        if let Some(other) = same.and_then(|same| queue.legs.remove(same)) {
+            queue.bytes -= u64::from(other.bytes);
+            let (newer, older) = if self.sequence(&other) > self.sequence(&leg) { (other, leg) } else { (leg, other) };
+            kept = HeldLeg { place: leg.place.min(other.place), ..newer };
+            self.drop_held(&older, DropReason::Superseded, whose);
         }
         let at = queue.legs.partition_point(|other| other.place <= kept.place);
         queue.bytes += u64::from(kept.bytes);

@@ -384,10 +384,15 @@ pub(crate) fn merge<P: PeerId>(mut from: Vec<HeldLeg>, queue: &mut HeldQueue, le
     from.sort_by_key(|leg| leg.place);
     let mut seen = BTreeSet::new();
     for leg in from {
-        let sequence = legs.pending.get(leg.message).map_or(0, |(pending, _)| pending.sequence);
+        let sequence = legs.sequence(&leg);
         let twin = !seen.insert(sequence);
+        // A leg may stand before an older one with its key, in the place of one that it has replaced.
+        let outdated = leg.keyed
+            && queue.legs.iter().any(|other| other.keyed && other.key == leg.key && legs.sequence(other) > sequence);
         if twin {
             legs.drop_held(&leg, DropReason::AddressRemoved, whose);
+        } else if outdated {
+            legs.drop_held(&leg, DropReason::Superseded, whose);
         } else {
             legs.move_held(queue, leg, whose);
         }

@@ -286,7 +286,9 @@ impl Scenario {
         for _ in 0..self.random.u32(0..=self.shape.messages_per_tick) {
             self.submit();
         }
-        if self.chance(0.1) && !self.recent.is_empty() {
+        // Of two legs of one message that meet at an heir the later to arrive ends, and which that is depends on the order
+        // of shards; only the one that never left can be cancelled. So where there are several, nothing is cancelled.
+        if self.chance(0.1) && !self.recent.is_empty() && self.shape.shards == 1 {
             let id = self.recent[self.random.usize(0..self.recent.len())];
             let answer = self.net.cancel(id);
             let expected = match self.model.cancel(id.sequence) {

@@ -86,16 +86,20 @@ impl Model {
         leg.returned = true;
         self.time(&leg);
         let waiting = &mut self.endpoints.get_mut(&number).unwrap().waiting;
-        let later = waiting.iter().position(|other| leg.key().is_some() && other.key() == leg.key());
+        let same = waiting.iter().position(|other| leg.key().is_some() && other.key() == leg.key());
         let mut kept = leg.clone();
-        if let Some(later) = later {
-            kept = waiting.remove(later);
-            kept.place = leg.place;
+        let mut ended = None;
+        if let Some(same) = same {
+            let other = waiting.remove(same);
+            let place = leg.place.min(other.place);
+            let (newer, older) = if other.sequence > leg.sequence { (other, leg) } else { (leg, other) };
+            kept = Leg { place, ..newer };
+            ended = Some(older);
         }
         let at = waiting.partition_point(|other| other.place <= kept.place);
         waiting.insert(at, kept);
-        if later.is_some() {
-            self.end(&leg, DropReason::Superseded);
+        if let Some(older) = ended {
+            self.end(&older, DropReason::Superseded);
         }
     }
 
@@ -239,7 +243,11 @@ impl Model {
         let mut merged: Vec<Leg> = Vec::new();
         let mut seen = BTreeSet::new();
         for leg in legs {
-            if seen.insert(leg.sequence) {
+            let newer = |other: &Leg| leg.key().is_some() && other.key() == leg.key() && other.sequence > leg.sequence;
+            if merged.iter().any(newer) && !seen.contains(&leg.sequence) {
+                seen.insert(leg.sequence);
+                self.end(&leg, DropReason::Superseded);
+            } else if seen.insert(leg.sequence) {
                 self.put_behind(&mut merged, leg);
             } else {
                 self.end(&leg, DropReason::AddressRemoved);
