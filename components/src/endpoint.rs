@@ -97,6 +97,12 @@ impl EndpointState {
     pub fn holds_slot(self) -> bool {
         matches!(self, Self::Connecting | Self::Up | Self::Closing(_))
     }
+
+    /// Whether it takes nothing until the host restarts it.
+    #[must_use]
+    pub fn is_stopped(self) -> bool {
+        matches!(self, Self::Stopped | Self::Closing(AfterClose::Stop))
+    }
 }
 
 /// Who listed an address, as a set.

@@ -49,12 +49,6 @@ impl<T: Ord> Agenda<T> {
     pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         self.0.retain(|entry| keep(&entry.0.1));
     }
-
-    /// When the next thing is due.
-    #[must_use]
-    pub fn next_at(&self) -> Option<Timestamp> {
-        self.0.peek().map(|entry| entry.0.0)
-    }
 }
 
 /// All agendas.

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use bevy_ecs::prelude::*;
 use tickcast_components::{
-    AddressPolicy, AfterClose, Aim, DropReason, EndpointState, InboundKind, Link, Members, Memberships, MessageId,
-    Outcome, Parked, PeerId, PeerState, Received, Route, ShardOp, Slot,
+    AddressPolicy, Aim, DropReason, EndpointState, InboundKind, Link, Members, Memberships, MessageId, Outcome, Parked,
+    PeerId, PeerState, Received, Route, ShardOp, Slot,
 };
 
 use crate::legs::{Legs, Whose, batch_message, retire};
@@ -127,7 +127,7 @@ fn unpark<P: PeerId>(
         for &entity in &scratch.endpoints {
             let Ok((endpoint, mut waiting, _)) = senders.endpoints.get_mut(entity) else { continue };
             let whose = Whose { peer: Some(peer), addr: Some(endpoint.addr) };
-            if is_stopped(endpoint.state) {
+            if endpoint.state.is_stopped() {
                 legs.drop_held(&leg, DropReason::EndpointStopped, whose);
             } else {
                 legs.move_held(&mut waiting.queue, leg, whose);
@@ -367,7 +367,7 @@ fn to_endpoint<P: PeerId>(message: Entity, entity: Entity, peer: Entity, legs: &
         return;
     };
     let whose = Whose { peer: Some(peer), addr: Some(endpoint.addr) };
-    if is_stopped(endpoint.state) {
+    if endpoint.state.is_stopped() {
         legs.end(message, 1, DropReason::EndpointStopped, whose);
         return;
     }
@@ -434,9 +434,4 @@ fn recipients<P: PeerId>(peer: Entity, legs: &Legs<P>, senders: &Senders<P>, int
             }),
         );
     }
-}
-
-/// Whether an endpoint takes nothing until the host restarts it.
-fn is_stopped(state: EndpointState) -> bool {
-    matches!(state, EndpointState::Stopped | EndpointState::Closing(AfterClose::Stop))
 }

@@ -12,12 +12,12 @@ use tickcast_components::group::Membership;
 use tickcast_components::peer::PeerBundle;
 use tickcast_components::{
     AddressError, DropReason, Endpoint, EndpointState, Endpoints, GroupId, Heard, InstanceOf, Link, Members,
-    Memberships, MessageId, PeerId, PeerKey, PeerState, Pending, Source, Timestamp,
+    Memberships, MessageId, PeerId, PeerKey, Pending, Source, Timestamp,
 };
 
 use crate::groups;
 use crate::legs::Legs;
-use crate::resources::{Agendas, Dirty, Messages, Now, Registry, Settings, Shards};
+use crate::resources::{Agendas, Dirty, Now, Registry, Settings, Shards};
 use crate::submit::check_reachable;
 
 /// Pending messages, for a host's systems: the idle entities of the pool are skipped.
@@ -337,14 +337,4 @@ pub fn leave(world: &mut World, group: GroupId, peer: Entity) -> Result<bool, Gr
         groups::reindex(&mut memberships, group.0, index);
     }
     Ok(true)
-}
-
-/// Whether a peer has addresses.
-pub fn is_ready<P: PeerId>(world: &World, key: &P) -> bool {
-    peer(world, key).and_then(|peer| world.get::<PeerState>(peer)).is_some_and(|state| *state == PeerState::Ready)
-}
-
-/// How many message entities are idle.
-pub fn idle_messages<P: PeerId>(world: &World) -> usize {
-    world.resource::<Messages<P>>().free.len()
 }

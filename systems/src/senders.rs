@@ -80,10 +80,8 @@ impl<P: PeerId> Senders<'_, '_, P> {
             match state {
                 EndpointState::Closing(AfterClose::Retry(before)) if before != Some(chosen) => {
                     endpoint.state = EndpointState::Closing(AfterClose::Retry(Some(chosen)));
-                    if let Some(before) = before {
-                        self.lead(before, -1);
-                    }
-                    self.lead(chosen, 1);
+                    self.release(before);
+                    self.precede(chosen);
                 }
                 _ if !state.holds_slot() && waits => {
                     self.precede(chosen);
@@ -93,11 +91,11 @@ impl<P: PeerId> Senders<'_, '_, P> {
             }
         }
         if let Ok((mut endpoint, ..)) = self.endpoints.get_mut(chosen)
-            && let EndpointState::Closing(AfterClose::Retry(Some(before))) = endpoint.state
+            && let EndpointState::Closing(AfterClose::Retry(before)) = endpoint.state
         {
             // It was to give its legs away: now it keeps them.
             endpoint.state = EndpointState::Closing(AfterClose::Retry(None));
-            self.lead(before, -1);
+            self.release(before);
         }
         if let Ok((mut endpoint, ..)) = self.endpoints.get_mut(chosen) {
             endpoint.in_use = true;
@@ -233,7 +231,7 @@ impl<P: PeerId> Senders<'_, '_, P> {
         let mut merged: Vec<HeldLeg> = left.queue.take();
         merged.extend(right.queue.take());
         merge(merged, &mut right.queue, legs, whose);
-        let stopped = matches!(new.state, EndpointState::Stopped | EndpointState::Closing(AfterClose::Stop));
+        let stopped = new.state.is_stopped();
         self.dirty.links.push(of.0);
         self.dirty.flows.push(heir);
         if stopped {
@@ -254,16 +252,9 @@ impl<P: PeerId> Senders<'_, '_, P> {
             let Ok((mut sibling, ..)) = self.endpoints.get_mut(entity) else { continue };
             if sibling.state == EndpointState::Closing(AfterClose::Remove(Some(from))) {
                 sibling.state = EndpointState::Closing(AfterClose::Remove(Some(heir)));
-                self.lead(from, -1);
-                self.lead(heir, 1);
+                self.release(Some(from));
+                self.precede(heir);
             }
-        }
-    }
-
-    /// Counts how many an endpoint waits for.
-    fn lead(&mut self, entity: Entity, by: i32) {
-        if let Ok((mut endpoint, ..)) = self.endpoints.get_mut(entity) {
-            endpoint.predecessors = endpoint.predecessors.saturating_add_signed(by);
         }
     }
 
@@ -282,6 +273,7 @@ impl<P: PeerId> Senders<'_, '_, P> {
         }
         endpoint.attempt = endpoint.attempt.saturating_add(1);
         let then = if cause == StopCause::Policy {
+            self.drop_waiting(legs, entity, DropReason::EndpointStopped);
             AfterClose::Stop
         } else {
             let heir = if failover { self.working(peer, Some(entity)) } else { None };
@@ -290,9 +282,6 @@ impl<P: PeerId> Senders<'_, '_, P> {
             }
             AfterClose::Retry(heir)
         };
-        if cause == StopCause::Policy {
-            self.drop_waiting(legs, entity, DropReason::EndpointStopped);
-        }
         let despawn = self.close(legs, entity, then);
         debug_assert!(!despawn, "only a removal despawns");
         self.dirty.lookups.push(peer);
@@ -305,14 +294,11 @@ impl<P: PeerId> Senders<'_, '_, P> {
         self.drop_waiting(legs, entity, DropReason::EndpointStopped);
         let Ok((endpoint, _, of)) = self.endpoints.get(entity) else { return };
         let (addr, peer, state) = (endpoint.addr, of.0, endpoint.state);
-        if matches!(state, EndpointState::Stopped | EndpointState::Closing(AfterClose::Stop)) {
+        // Legs of a removed endpoint have an heir or an outcome already.
+        if state.is_stopped() || matches!(state, EndpointState::Closing(AfterClose::Remove(_))) {
             return;
         }
-        let despawn = match state {
-            // Legs of a removed endpoint have an heir or an outcome already.
-            EndpointState::Closing(AfterClose::Remove(_)) => return,
-            _ => self.close(legs, entity, AfterClose::Stop),
-        };
+        let despawn = self.close(legs, entity, AfterClose::Stop);
         debug_assert!(!despawn, "only a removal despawns");
         let event = tickcast_components::Event::EndpointDown { peer: legs.key(peer), addr, cause: StopCause::Policy };
         legs.event(event);
@@ -328,7 +314,14 @@ impl<P: PeerId> Senders<'_, '_, P> {
 
     /// Lets the heir of an endpoint that will not give it anything after all send again.
     pub fn release_heir(&mut self, then: AfterClose) {
-        let (AfterClose::Retry(Some(heir)) | AfterClose::Remove(Some(heir))) = then else { return };
+        if let AfterClose::Retry(heir) | AfterClose::Remove(heir) = then {
+            self.release(heir);
+        }
+    }
+
+    /// Takes back one [`Self::precede`].
+    fn release(&mut self, heir: Option<Entity>) {
+        let Some(heir) = heir else { return };
         if let Ok((mut endpoint, _, of)) = self.endpoints.get_mut(heir) {
             endpoint.predecessors = endpoint.predecessors.saturating_sub(1);
             self.dirty.links.push(of.0);
