@@ -17,9 +17,9 @@ pub use bytes::Bytes;
 pub use tickcast_components as components;
 pub use tickcast_components::{
     AddressError, AddressPolicy, Addressed, Batch, ConfigError, Deadline, DropReason, Drops, Event, GroupId,
-    InboundKind, LABELS_MAX, Label, LabelError, LegCounts, Message, MessageId, NetworkConfig, Outcome, Overflow,
-    PeerData, PeerId, Pending, Receipt, Received, SYSTEMS, SelfPolicy, SendError, SilencePolicy, StopCause, Target,
-    TickReport, Timestamp,
+    InboundKind, IoCounts, LABELS_MAX, Label, LabelError, LegCounts, Message, MessageId, NetworkConfig, Outcome,
+    Overflow, PeerData, PeerId, Pending, Receipt, Received, SYSTEMS, SelfPolicy, SendError, SilencePolicy, StopCause,
+    Target, TickReport, Timestamp,
 };
 pub use tickcast_systems as systems;
 pub use tickcast_systems::host::{Cancelled, GroupError, PeerError};

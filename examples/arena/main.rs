@@ -35,7 +35,7 @@ use common::kernel::{check_open_files, server_drops};
 use common::pace::Pace;
 use options::{Command, HELP, Options};
 use server::{Census, Server};
-use summary::{Seconds, Summary};
+use summary::Summary;
 use tally::SocketTally;
 use verdict::{Evidence, Verdict};
 
@@ -133,7 +133,7 @@ impl Session {
     /// Plays, then lets everything arrive, then asks the clients what they got.
     fn run(&mut self, server: &mut Server, options: &Options) -> Result<Played, Gone> {
         let mut pace = Pace::new(options.period());
-        let mut seconds = Seconds::new();
+        let mut seconds = summary::seconds();
         let ends_at = Instant::now() + Duration::from_secs(options.seconds);
         while Instant::now() < ends_at {
             pace.wait();

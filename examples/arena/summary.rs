@@ -1,11 +1,11 @@
 //! What is printed: the announcement, a line each second, the summary, and the same as JSON.
 
 use std::fmt::{self, Display};
-use std::time::{Duration, Instant};
 
 use tickcast::{Profile, TickReport};
 
-use crate::common::figures::{Histogram, counted, micros, thousands};
+use crate::common::figures::{counted, micros, thousands};
+use crate::common::seconds::{Second, Seconds};
 use crate::options::Options;
 use crate::server::Server;
 use crate::verdict::{Evidence, Verdict};
@@ -23,63 +23,29 @@ pub(crate) fn announcement(options: &Options, server: &Server) -> String {
     )
 }
 
-/// The line of each second.
-pub(crate) struct Seconds {
-    began: Instant,
-    number: u64,
-    /// The report with which the present second began.
-    before: TickReport,
-    frames: Histogram,
-    header_is_due: bool,
+/// The lines of the seconds.
+pub(crate) fn seconds() -> Seconds {
+    Seconds::new(&TickReport::default(), header, line)
 }
 
-impl Seconds {
-    pub(crate) fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            number: 0,
-            before: TickReport::default(),
-            frames: Histogram::new(),
-            header_is_due: true,
-        }
-    }
-
-    /// Takes one frame in; the line of the second that it completes, if it does.
-    pub(crate) fn frame(&mut self, report: &TickReport, frame: Duration) -> Option<String> {
-        self.frames.record(frame);
-        if self.began.elapsed() < Duration::from_secs(self.number + 1) {
-            return None;
-        }
-        self.number += 1;
-        let line = self.line(report);
-        self.before = *report;
-        self.frames.clear();
-        let header = if std::mem::take(&mut self.header_is_due) { format!("\n{}\n", header()) } else { String::new() };
-        Some(header + &line)
-    }
-
-    fn line(&self, report: &TickReport) -> String {
-        let (io, before) = (&report.io, &self.before.io);
-        let legs = report.legs.since(&self.before.legs);
-        let datagrams = io.datagrams - before.datagrams;
-        let megabits = (io.datagram_bytes - before.datagram_bytes) as f64 * 8.0 / 1e6;
-        let fill = if datagrams == 0 { 0.0 } else { legs.written as f64 / datagrams as f64 };
-        format!(
-            "{:>3} {:>7} {:>6} {:>9} {:>7.1} {:>9} {:>5.1} {:>8} {:>7} {:>7} {:>8} {:>8}",
-            self.number,
-            report.tick,
-            report.peers,
-            thousands(legs.written),
-            megabits,
-            thousands(datagrams),
-            fill,
-            micros(self.frames.percentile(50.0)),
-            micros(self.frames.percentile(99.0)),
-            micros(self.frames.max()),
-            thousands(legs.pending),
-            thousands(legs.dropped.total()),
-        )
-    }
+fn line(second: &Second<'_>) -> String {
+    let Second { number, report, legs, io, frames } = second;
+    let fill = if io.datagrams == 0 { 0.0 } else { legs.written as f64 / io.datagrams as f64 };
+    format!(
+        "{:>3} {:>7} {:>6} {:>9} {:>7.1} {:>9} {:>5.1} {:>8} {:>7} {:>7} {:>8} {:>8}",
+        number,
+        report.tick,
+        report.peers,
+        thousands(legs.written),
+        io.datagram_bytes as f64 * 8.0 / 1e6,
+        thousands(io.datagrams),
+        fill,
+        micros(frames.percentile(50.0)),
+        micros(frames.percentile(99.0)),
+        micros(frames.max()),
+        thousands(legs.pending),
+        thousands(legs.dropped.total()),
+    )
 }
 
 fn header() -> String {

@@ -1,4 +1,4 @@
-//! What both example programs need: a command line, a second process, figures, a clock, and what the kernel knows.
+//! What both example programs need: a command line, a second process, figures, lines, a clock, and what the kernel knows.
 
 pub(crate) mod args;
 pub(crate) mod child;
@@ -6,3 +6,4 @@ pub(crate) mod counts;
 pub(crate) mod figures;
 pub(crate) mod kernel;
 pub(crate) mod pace;
+pub(crate) mod seconds;

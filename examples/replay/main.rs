@@ -40,7 +40,7 @@ use common::pace::Pace;
 use options::{Command, HELP, Options, SECONDS};
 use recording::{KEPT_DATAGRAMS_MAX, Recording};
 use server::{Server, StartError};
-use summary::{Seconds, Summary};
+use summary::Summary;
 use tally::ClientTally;
 use verdict::Verdict;
 
@@ -142,7 +142,7 @@ impl Session {
         let clock = Clock::new(began_at, options.speed, seconds);
         let mut pace = Pace::new(TICK);
         let mut frames = Histogram::new();
-        let mut lines = Seconds::new(server.net.report());
+        let mut lines = summary::seconds(server.net.report());
         let mut is_over = false;
         while !is_over {
             pace.wait();

@@ -1,13 +1,14 @@
 //! What is printed: the announcement, a line each second, and the summary.
 
 use std::fmt::{self, Display};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tickcast::TickReport;
 
 use crate::Played;
 use crate::common::counts::Counts;
-use crate::common::figures::{Histogram, counted, micros, thousands};
+use crate::common::figures::{counted, micros, thousands};
+use crate::common::seconds::{Second, Seconds};
 use crate::options::Options;
 use crate::recording::Recording;
 use crate::server::Server;
@@ -34,53 +35,27 @@ pub(crate) fn announcement(options: &Options, recording: &Recording, server: &Se
     )
 }
 
-/// The line of each second.
-pub(crate) struct Seconds {
-    began: Instant,
-    number: u64,
-    /// The report with which the present second began.
-    before: TickReport,
-    frames: Histogram,
-    header_is_due: bool,
+/// The lines of the seconds after this report.
+pub(crate) fn seconds(before: &TickReport) -> Seconds {
+    Seconds::new(before, header, line)
 }
 
-impl Seconds {
-    pub(crate) fn new(before: &TickReport) -> Self {
-        Self { began: Instant::now(), number: 0, before: *before, frames: Histogram::new(), header_is_due: true }
-    }
-
-    /// Takes one frame in; the line of the second that it completes, if it does.
-    pub(crate) fn frame(&mut self, report: &TickReport, frame: Duration) -> Option<String> {
-        self.frames.record(frame);
-        if self.began.elapsed() < Duration::from_secs(self.number + 1) {
-            return None;
-        }
-        self.number += 1;
-        let line = self.line(report);
-        self.before = *report;
-        self.frames.clear();
-        let header = if std::mem::take(&mut self.header_is_due) { format!("\n{}\n", header()) } else { String::new() };
-        Some(header + &line)
-    }
-
-    fn line(&self, report: &TickReport) -> String {
-        let (io, before) = (&report.io, &self.before.io);
-        let legs = report.legs.since(&self.before.legs);
-        format!(
-            "{:>4} {:>7} {:>9} {:>9} {:>7.1} {:>9} {:>8} {:>7} {:>7} {:>8} {:>8}",
-            self.number,
-            report.tick,
-            thousands(legs.written),
-            thousands(io.datagrams - before.datagrams),
-            (io.datagram_bytes - before.datagram_bytes) as f64 * 8.0 / 1e6,
-            thousands(io.received - before.received),
-            micros(self.frames.percentile(50.0)),
-            micros(self.frames.percentile(99.0)),
-            micros(self.frames.max()),
-            thousands(legs.pending),
-            thousands(legs.dropped.total()),
-        )
-    }
+fn line(second: &Second<'_>) -> String {
+    let Second { number, report, legs, io, frames } = second;
+    format!(
+        "{:>4} {:>7} {:>9} {:>9} {:>7.1} {:>9} {:>8} {:>7} {:>7} {:>8} {:>8}",
+        number,
+        report.tick,
+        thousands(legs.written),
+        thousands(io.datagrams),
+        io.datagram_bytes as f64 * 8.0 / 1e6,
+        thousands(io.received),
+        micros(frames.percentile(50.0)),
+        micros(frames.percentile(99.0)),
+        micros(frames.max()),
+        thousands(legs.pending),
+        thousands(legs.dropped.total()),
+    )
 }
 
 fn header() -> String {
