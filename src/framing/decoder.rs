@@ -8,14 +8,14 @@ use std::ops::Range;
 use thiserror::Error;
 use tickcast_components::{Label, MessageId};
 
-use super::wire::{ACK_BLOCK_BYTES, AckBlock, DATAGRAM_HEADER_BYTES, DatagramHeader, Flags};
-use super::wire::{RECORD_HEADER_BYTES, RecordHeader, VERSION};
+use super::wire::{ACK_BLOCK_BYTES, AckBlock, CHALLENGE_BYTES, COOKIE_BYTES, Cookie, DATAGRAM_HEADER_BYTES};
+use super::wire::{DatagramHeader, Flags, HELLO_BYTES, RECORD_HEADER_BYTES, RecordHeader, VERSION};
 
 /// Why a datagram is rejected. All of it is: none of its records has been seen by anyone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// It ends within a header, an acknowledgement block or a payload, or it is a hello without a record.
+    /// It ends within a header, a block or a payload, or it is a hello without a record.
     #[error("the datagram ends too early")]
     Truncated,
     /// It is of another version of the format, or of another protocol.
@@ -27,6 +27,18 @@ pub enum DecodeError {
     /// A reserved flag of a record is set: what follows cannot be understood.
     #[error("reserved flags of a record are set: {0:#010b}")]
     ReservedRecordFlags(u8),
+    /// It is a hello that is not padded: an answer could be larger than what a forger of its source had to send.
+    #[error("a hello of {bytes} bytes is shorter than {HELLO_BYTES}")]
+    ShortHello {
+        /// Bytes of the datagram.
+        bytes: usize,
+    },
+    /// It is a challenge with something besides its header and its cookie.
+    #[error("a challenge of {bytes} bytes is longer than {CHALLENGE_BYTES}")]
+    LongChallenge {
+        /// Bytes of the datagram.
+        bytes: usize,
+    },
     /// A label is no number below [`LABELS_MAX`](tickcast_components::LABELS_MAX).
     #[error("label {0} is out of range")]
     LabelOutOfRange(u8),
@@ -56,6 +68,11 @@ pub fn decode(datagram: &[u8]) -> Result<Decoded<'_>, DecodeError> {
     if header.flags.contains(Flags::HELLO) {
         split_record(body)?;
         count = 1;
+    } else if header.cookie.is_some() {
+        // An acknowledgement block is one thing too many as well.
+        if datagram.len() != CHALLENGE_BYTES {
+            return Err(DecodeError::LongChallenge { bytes: datagram.len() });
+        }
     } else {
         // Ends: every round takes at least the header of a record from `rest`, or fails.
         let mut rest = body;
@@ -70,7 +87,7 @@ pub fn decode(datagram: &[u8]) -> Result<Decoded<'_>, DecodeError> {
 /// A datagram that has been found valid.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoded<'a> {
-    /// Its header, with the acknowledgement block if there is one.
+    /// Its header, with the blocks if there are any.
     pub header: DatagramHeader,
     body: &'a [u8],
     offset: usize,
@@ -82,6 +99,13 @@ impl<'a> Decoded<'a> {
     #[must_use]
     pub const fn is_hello(&self) -> bool {
         self.header.flags.contains(Flags::HELLO)
+    }
+
+    /// Whether it is a challenge: a cookie to be sent back with the hello, and no records. Its sequence is none of the
+    /// sender's: it is not for a [`SequenceTracker`](super::SequenceTracker).
+    #[must_use]
+    pub const fn is_challenge(&self) -> bool {
+        self.header.cookie.is_some() && !self.is_hello()
     }
 
     /// Its records, in the order of sending.
@@ -154,9 +178,10 @@ impl<'a> Iterator for Records<'a> {
 impl ExactSizeIterator for Records<'_> {}
 impl FusedIterator for Records<'_> {}
 
-/// Takes header and acknowledgement block off a datagram.
+/// Takes header and blocks off a datagram.
 ///
-/// The version is judged before the length: another version's header may be shorter.
+/// The version is judged before the length: another version's header may be shorter. The length of a hello is judged
+/// before its blocks, so that a short one is called so wherever it ends.
 fn split_datagram_header(datagram: &[u8]) -> Result<(DatagramHeader, &[u8]), DecodeError> {
     let version = *datagram.first().ok_or(DecodeError::Truncated)?;
     if version != VERSION {
@@ -165,13 +190,24 @@ fn split_datagram_header(datagram: &[u8]) -> Result<(DatagramHeader, &[u8]), Dec
     let (header, body) = datagram.split_first_chunk::<DATAGRAM_HEADER_BYTES>().ok_or(DecodeError::Truncated)?;
     let &[_, bits, _, _, e0, e1, e2, e3, s0, s1, s2, s3, _, _, _, _] = header;
     let flags = Flags::from_bits(bits).ok_or(DecodeError::ReservedFlags(bits))?;
+    if flags.contains(Flags::HELLO) && datagram.len() < HELLO_BYTES {
+        return Err(DecodeError::ShortHello { bytes: datagram.len() });
+    }
     let epoch = u32::from_le_bytes([e0, e1, e2, e3]);
     let sequence = u32::from_le_bytes([s0, s1, s2, s3]);
-    if !flags.contains(Flags::ACK) {
-        return Ok((DatagramHeader { flags, epoch, sequence, ack: None }, body));
+    let (ack, body) = split_block::<ACK_BLOCK_BYTES>(flags.contains(Flags::ACK), body)?;
+    let (cookie, body) = split_block::<COOKIE_BYTES>(flags.contains(Flags::COOKIE), body)?;
+    let (ack, cookie) = (ack.map(AckBlock::decode), cookie.copied().map(Cookie::from_bytes));
+    Ok((DatagramHeader { flags, epoch, sequence, ack, cookie }, body))
+}
+
+/// Takes a block off what follows the header, if there is one.
+fn split_block<const BYTES: usize>(present: bool, body: &[u8]) -> Result<(Option<&[u8; BYTES]>, &[u8]), DecodeError> {
+    if !present {
+        return Ok((None, body));
     }
-    let (ack, body) = body.split_first_chunk::<ACK_BLOCK_BYTES>().ok_or(DecodeError::Truncated)?;
-    Ok((DatagramHeader { flags, epoch, sequence, ack: Some(AckBlock::decode(ack)) }, body))
+    let (block, body) = body.split_first_chunk::<BYTES>().ok_or(DecodeError::Truncated)?;
+    Ok((Some(block), body))
 }
 
 /// Takes one record off what is left of a datagram: its header, its payload, and the rest.

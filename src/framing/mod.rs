@@ -1,27 +1,32 @@
 //! The wire format: what a datagram of [`Framing::Framed`] looks like, byte by byte.
 //!
-//! Owns: the layout ([`DatagramHeader`], [`AckBlock`], [`RecordHeader`]), [`decode`], the client's [`Encoder`] and the
-//! receiver's [`SequenceTracker`]. Never does: sockets, clocks, accounting. Everything here is a function of bytes and
-//! of its own counters.
+//! Owns: the layout ([`DatagramHeader`], [`AckBlock`], [`Cookie`], [`RecordHeader`]), [`decode`], the client's
+//! [`Encoder`], the receiver's [`SequenceTracker`] and the server's [`Cookies`]. Never does: sockets, clocks,
+//! accounting. Everything here is a function of bytes and of its own counters; only [`Cookies`] ask the system for
+//! their secrets.
 //!
 //! # Version 1
 //!
-//! Integers are little-endian. A datagram is a header, an acknowledgement block if bit 1 of the flags says so, and
-//! zero or more records, each of them one message.
+//! Integers are little-endian. A datagram is a header, an acknowledgement block if bit 1 of the flags says so, a cookie
+//! block if bit 2 does, and zero or more records, each of them one message.
 //!
 //! | header byte | field |
 //! |---|---|
 //! | 0 | version, 1 |
-//! | 1 | flags: bit 0 hello, bit 1 acknowledgement block follows; any other bit and the datagram is rejected |
+//! | 1 | flags: bit 0 hello, bit 1 acknowledgement block, bit 2 cookie block; with any other bit it is rejected |
 //! | 2..4 | reserved: zero when sent, ignored when received |
-//! | 4..8 | epoch, drawn by the sender when it starts |
-//! | 8..12 | sequence of the datagram, per address, wraps; may begin anywhere |
+//! | 4..8 | epoch, drawn by the sender when it starts; in a challenge, the epoch of the hello |
+//! | 8..12 | sequence of the datagram, per address, wraps; may begin anywhere; in a challenge 0, and ignored |
 //! | 12..16 | reserved for a connection id: zero when sent, ignored when received |
 //!
-//! | block byte | field |
+//! | acknowledgement byte | field |
 //! |---|---|
 //! | 0..4 | sequence of the newest datagram that the sender of the block has received |
 //! | 4..8 | bit *n* is set if the datagram *n* + 1 before that one was received as well |
+//!
+//! | cookie byte | field |
+//! |---|---|
+//! | 0..24 | whatever the server wrote; nobody else reads it |
 //!
 //! | record byte | field |
 //! |---|---|
@@ -32,8 +37,26 @@
 //! | 12.. | payload |
 //!
 //! Records end exactly where the datagram ends. A hello is the exception: it has one record, the greeting, and what
-//! follows is padding of any content. A client pads its hello to [`HELLO_BYTES`], so that the answer to a forged source
-//! address is never larger than what the forger had to send.
+//! follows is padding of any content.
+//!
+//! # Joining
+//!
+//! | bits 0 and 2 | the datagram is | from | length |
+//! |---|---|---|---|
+//! | hello | a greeting, for the first time | client | [`HELLO_BYTES`] at least, or it is rejected |
+//! | cookie | a challenge: header, cookie block, nothing else | server | [`CHALLENGE_BYTES`], or it is rejected |
+//! | both | a greeting, again, that echoes the cookie | client | as the first |
+//!
+//! A source address proves nothing. So a server may answer a hello with a challenge, and forget it; the client says
+//! hello again, with a new sequence, the same epoch and the cookie of the challenge. What that proves, and what not, is
+//! at [`Cookies`]; what a server writes into a cookie is its own affair. Padding keeps the answer to a forged source
+//! address far smaller than what the forger had to send.
+//!
+//! A challenge is outside of the sequences: its sender has no state that could count, and its receiver must not observe
+//! it as a datagram among the others. It carries the epoch of the hello, by which a client tells it from one of
+//! somebody who has not seen the hello.
+//!
+//! # Numbers
 //!
 //! A datagram is taken whole or not at all. Within one epoch, a sender never uses a datagram sequence twice towards the
 //! same address: a receiver would take the second one for a duplicate.
@@ -49,29 +72,45 @@
 //! 02 00 00 00 01 00 00 00 00 00 00 00 68 69
 //! ```
 //!
+//! The challenge that answers it:
+//!
+//! ```text
+//! 01 04 00 00 d4 c3 b2 a1 00 00 00 00 00 00 00 00
+//! 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 10 11 12 13 14 15 16 17
+//! ```
+//!
+//! The hello that answers the challenge, followed by 1146 bytes of padding:
+//!
+//! ```text
+//! 01 05 00 00 d4 c3 b2 a1 02 00 00 00 00 00 00 00
+//! 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 10 11 12 13 14 15 16 17
+//! 02 00 00 00 02 00 00 00 00 00 00 00 68 69
+//! ```
+//!
 //! One message, `pos`, label 3:
 //!
 //! ```text
-//! 01 00 00 00 d4 c3 b2 a1 02 00 00 00 00 00 00 00
-//! 03 00 03 00 02 00 00 00 00 00 00 00 70 6f 73
+//! 01 00 00 00 d4 c3 b2 a1 03 00 00 00 00 00 00 00
+//! 03 00 03 00 03 00 00 00 00 00 00 00 70 6f 73
 //! ```
 //!
 //! Two messages in one datagram: an empty one with label 1, and the byte `ff` with label 31:
 //!
 //! ```text
-//! 01 00 00 00 d4 c3 b2 a1 03 00 00 00 00 00 00 00
-//! 00 00 01 00 03 00 00 00 00 00 00 00
-//! 01 00 1f 00 04 00 00 00 00 00 00 00 ff
+//! 01 00 00 00 d4 c3 b2 a1 04 00 00 00 00 00 00 00
+//! 00 00 01 00 04 00 00 00 00 00 00 00
+//! 01 00 1f 00 05 00 00 00 00 00 00 00 ff
 //! ```
 //!
 //! An acknowledgement of the datagrams 17, 16 and 14, and one message, `!`, that wants one itself:
 //!
 //! ```text
-//! 01 02 00 00 d4 c3 b2 a1 04 00 00 00 00 00 00 00
+//! 01 02 00 00 d4 c3 b2 a1 05 00 00 00 00 00 00 00
 //! 11 00 00 00 05 00 00 00
-//! 01 00 00 01 05 00 00 00 00 00 00 00 21
+//! 01 00 00 01 06 00 00 00 00 00 00 00 21
 //! ```
 
+mod cookie;
 mod decoder;
 mod encoder;
 #[cfg(test)]
@@ -79,12 +118,14 @@ mod tests;
 mod tracker;
 mod wire;
 
+pub use cookie::{COOKIE_LIFE_MAX, COOKIE_LIFE_MIN, COOKIE_SECRET_LIFE, CookieError, Cookies};
 pub use decoder::{DecodeError, Decoded, Record, Records, decode};
-pub use encoder::{EncodeError, Encoder};
+pub use encoder::{EncodeError, Encoder, challenge};
 pub use tracker::{Arrival, SEQUENCE_WINDOW, SequenceStats, SequenceTracker};
 pub use wire::{
-    ACK_BLOCK_BYTES, AckBlock, DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, DatagramHeader, FRAMED_PAYLOAD_MAX, Flags,
-    HELLO_BYTES, HELLO_PAYLOAD_MAX, RECORD_HEADER_BYTES, RecordHeader, VERSION,
+    ACK_BLOCK_BYTES, AckBlock, CHALLENGE_BYTES, COOKIE_BYTES, Cookie, DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES,
+    DatagramHeader, FRAMED_PAYLOAD_MAX, Flags, HELLO_BYTES, HELLO_PAYLOAD_MAX, RECORD_HEADER_BYTES, RecordHeader,
+    VERSION,
 };
 
 #[doc(no_inline)]

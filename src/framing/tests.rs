@@ -8,23 +8,32 @@ const EPOCH: u32 = 0xa1b2_c3d4;
 
 const HELLO: &[&str] =
     &["01 01 00 00 d4 c3 b2 a1 01 00 00 00 00 00 00 00", "02 00 00 00 01 00 00 00 00 00 00 00 68 69"];
+const CHALLENGE: &[&str] = &[
+    "01 04 00 00 d4 c3 b2 a1 00 00 00 00 00 00 00 00",
+    "00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 10 11 12 13 14 15 16 17",
+];
+const ECHO: &[&str] = &[
+    "01 05 00 00 d4 c3 b2 a1 02 00 00 00 00 00 00 00",
+    "00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 10 11 12 13 14 15 16 17",
+    "02 00 00 00 02 00 00 00 00 00 00 00 68 69",
+];
 const ONE: &[&str] =
-    &["01 00 00 00 d4 c3 b2 a1 02 00 00 00 00 00 00 00", "03 00 03 00 02 00 00 00 00 00 00 00 70 6f 73"];
+    &["01 00 00 00 d4 c3 b2 a1 03 00 00 00 00 00 00 00", "03 00 03 00 03 00 00 00 00 00 00 00 70 6f 73"];
 const TWO: &[&str] = &[
-    "01 00 00 00 d4 c3 b2 a1 03 00 00 00 00 00 00 00",
-    "00 00 01 00 03 00 00 00 00 00 00 00",
-    "01 00 1f 00 04 00 00 00 00 00 00 00 ff",
+    "01 00 00 00 d4 c3 b2 a1 04 00 00 00 00 00 00 00",
+    "00 00 01 00 04 00 00 00 00 00 00 00",
+    "01 00 1f 00 05 00 00 00 00 00 00 00 ff",
 ];
 const ACK: &[&str] = &[
-    "01 02 00 00 d4 c3 b2 a1 04 00 00 00 00 00 00 00",
+    "01 02 00 00 d4 c3 b2 a1 05 00 00 00 00 00 00 00",
     "11 00 00 00 05 00 00 00",
-    "01 00 00 01 05 00 00 00 00 00 00 00 21",
+    "01 00 00 01 06 00 00 00 00 00 00 00 21",
 ];
 
 /// Goal: the vectors that other implementations test against are the ones that are tested here.
 #[test]
 fn vectors_are_those_of_the_documentation() {
-    for vector in [HELLO, ONE, TWO, ACK] {
+    for vector in [HELLO, CHALLENGE, ECHO, ONE, TWO, ACK] {
         let text = format!("```text\n//! {}\n//! ```", vector.join("\n//! "));
         assert!(include_str!("mod.rs").contains(&text), "not in the documentation:\n{text}");
     }
@@ -34,34 +43,43 @@ fn vectors_are_those_of_the_documentation() {
 #[test]
 fn encoder_writes_the_vectors() {
     let mut encoder = Encoder::new(EPOCH);
-    let hello = encoder.hello(b"hi").unwrap();
-    assert_eq!(hello.len(), HELLO_BYTES);
-    let (greeting, padding) = hello.split_at(30);
-    assert_eq!(greeting, bytes(HELLO));
-    assert!(padding.iter().all(|&byte| byte == 0));
+    for (vector, cookie) in [(HELLO, None), (ECHO, Some(&cookie()))] {
+        let hello = encoder.hello(b"hi", cookie).unwrap();
+        assert_eq!(hello, padded(vector, 0));
+    }
     assert_eq!(encoder.message(label(3), b"pos").unwrap(), bytes(ONE));
     assert_eq!(encoder.batch([(label(1), &b""[..]), (label(31), &[0xff])]).unwrap(), bytes(TWO));
+    assert_eq!(challenge(EPOCH, &cookie())[..], bytes(CHALLENGE));
 }
 
 /// Goal: the decoder reads the vectors, down to the place of each payload.
 #[test]
 fn decoder_reads_the_vectors() {
-    let mut hello = bytes(HELLO);
-    hello.resize(HELLO_BYTES, 0xee);
-    let decoded = decode(&hello).unwrap();
-    assert!(decoded.is_hello());
-    assert_eq!(decoded.records().collect::<Vec<_>>(), [record(1, 0, b"hi", 28)], "padding is ignored");
+    let (hello, echo) = (padded(HELLO, 0xee), padded(ECHO, 0xee));
+    for (datagram, cookie, record) in
+        [(&hello, None, record(1, 0, b"hi", 28)), (&echo, Some(cookie()), record(2, 0, b"hi", 52))]
+    {
+        let decoded = decode(datagram).unwrap();
+        assert_eq!((decoded.is_hello(), decoded.is_challenge(), decoded.header.cookie), (true, false, cookie));
+        assert_eq!(decoded.records().collect::<Vec<_>>(), [record], "padding is ignored");
+    }
+
+    let challenge = bytes(CHALLENGE);
+    let decoded = decode(&challenge).unwrap();
+    assert_eq!((decoded.is_hello(), decoded.is_challenge(), decoded.records().len()), (false, true, 0));
+    let header = DatagramHeader { flags: Flags::COOKIE, cookie: Some(cookie()), ..DatagramHeader::new(EPOCH, 0) };
+    assert_eq!(decoded.header, header);
 
     let (one, two, ack) = (bytes(ONE), bytes(TWO), bytes(ACK));
-    assert_eq!(decode(&one).unwrap().header, DatagramHeader::new(EPOCH, 2));
-    assert_eq!(decode(&one).unwrap().records().collect::<Vec<_>>(), [record(2, 3, b"pos", 28)]);
-    let records = [record(3, 1, b"", 28), record(4, 31, b"\xff", 40)];
+    assert_eq!(decode(&one).unwrap().header, DatagramHeader::new(EPOCH, 3));
+    assert_eq!(decode(&one).unwrap().records().collect::<Vec<_>>(), [record(3, 3, b"pos", 28)]);
+    let records = [record(4, 1, b"", 28), record(5, 31, b"\xff", 40)];
     assert_eq!(decode(&two).unwrap().records().collect::<Vec<_>>(), records);
 
     let decoded = decode(&ack).unwrap();
     let block = AckBlock { sequence: 17, bits: 0b101 };
-    assert_eq!(decoded.header, DatagramHeader { flags: Flags::ACK, ack: Some(block), ..DatagramHeader::new(EPOCH, 4) });
-    assert_eq!(decoded.records().collect::<Vec<_>>(), [Record { wants_ack: true, ..record(5, 0, b"!", 36) }]);
+    assert_eq!(decoded.header, DatagramHeader { flags: Flags::ACK, ack: Some(block), ..DatagramHeader::new(EPOCH, 5) });
+    assert_eq!(decoded.records().collect::<Vec<_>>(), [Record { wants_ack: true, ..record(6, 0, b"!", 36) }]);
     assert_eq!([&decoded.header.encode()[..], &block.encode()].concat(), ack[..24], "headers encode themselves");
 }
 
@@ -73,8 +91,9 @@ fn decode_judges_every_field() {
         datagram[at] = byte;
         decode(&datagram).map(|decoded| decoded.records().len())
     };
-    assert_eq!(with(0, 2), Err(DecodeError::UnknownVersion(2)));
-    assert_eq!(with(1, 4), Err(DecodeError::ReservedFlags(4)));
+    for version in (0..=255).filter(|&version| version != VERSION) {
+        assert_eq!(with(0, version), Err(DecodeError::UnknownVersion(version)));
+    }
     assert_eq!(with(18, 32), Err(DecodeError::LabelOutOfRange(32)));
     assert_eq!(with(31, 2), Err(DecodeError::ReservedRecordFlags(2)), "of the second record");
     assert_eq!(with(28, 2), Err(DecodeError::Truncated), "a payload that reaches beyond the end");
@@ -85,15 +104,83 @@ fn decode_judges_every_field() {
     assert_eq!(decode(&[]).unwrap_err(), DecodeError::Truncated);
     assert_eq!(decode(&[7]).unwrap_err(), DecodeError::UnknownVersion(7), "whatever its length");
     assert_eq!(decode(&DatagramHeader::new(1, 1).encode()).unwrap().records().len(), 0, "no records are valid");
-    let hello = DatagramHeader { flags: Flags::HELLO, ..DatagramHeader::new(1, 1) };
-    assert_eq!(decode(&hello.encode()).unwrap_err(), DecodeError::Truncated, "a hello has one record");
+    let mut greeting = padded(HELLO, 0);
+    (greeting[16], greeting[17]) = (0xff, 0xff);
+    assert_eq!(decode(&greeting).unwrap_err(), DecodeError::Truncated, "a greeting that reaches beyond its hello");
+}
+
+/// Goal: every combination of flags is either understood, block by block, or rejected by name.
+#[test]
+fn decode_judges_every_combination_of_flags() {
+    for bits in 0..=255 {
+        let mut datagram = DatagramHeader::new(EPOCH, 1).encode().to_vec();
+        datagram[1] = bits;
+        datagram.resize(HELLO_BYTES, 0);
+        let verdict = decode(&datagram).map(|decoded| {
+            assert_eq!(decoded.header.flags.bits(), bits);
+            (decoded.is_hello(), decoded.header.ack.is_some(), decoded.header.cookie.is_some())
+        });
+        let [hello, ack, cookie] = [bits & 1 != 0, bits & 2 != 0, bits & 4 != 0];
+        match bits {
+            8.. => assert_eq!(verdict, Err(DecodeError::ReservedFlags(bits))),
+            _ if cookie && !hello => assert_eq!(verdict, Err(DecodeError::LongChallenge { bytes: HELLO_BYTES })),
+            // 1176 bytes of zeros are 98 empty records; 1184 end within one.
+            _ if !hello && ack => assert_eq!(verdict, Ok((false, true, false))),
+            _ if !hello => assert_eq!(verdict, Err(DecodeError::Truncated)),
+            _ => assert_eq!(verdict, Ok((hello, ack, cookie))),
+        }
+    }
+}
+
+/// Goal: a hello that is shorter than its answer could be is rejected by name, wherever it ends; a longer one is not.
+#[test]
+fn decode_rejects_every_short_hello() {
+    for vector in [HELLO, ECHO] {
+        let hello = padded(vector, 0);
+        for end in 0..HELLO_BYTES {
+            let expected = if end < DATAGRAM_HEADER_BYTES {
+                DecodeError::Truncated
+            } else {
+                DecodeError::ShortHello { bytes: end }
+            };
+            assert_eq!(decode(&hello[..end]).unwrap_err(), expected);
+        }
+        for length in [HELLO_BYTES, HELLO_BYTES + 1, DATAGRAM_BYTES_MAX] {
+            let mut hello = hello.clone();
+            hello.resize(length, 0xee);
+            assert_eq!(decode(&hello).unwrap().records().len(), 1);
+        }
+    }
+}
+
+/// Goal: a challenge is a header and a cookie, neither less nor more, not even an acknowledgement.
+#[test]
+fn decode_rejects_a_challenge_with_anything_else() {
+    let mut datagram = bytes(CHALLENGE);
+    for length in CHALLENGE_BYTES + 1..=HELLO_BYTES {
+        datagram.resize(length, 0);
+        assert_eq!(decode(&datagram).unwrap_err(), DecodeError::LongChallenge { bytes: length });
+    }
+    datagram[1] = (Flags::COOKIE | Flags::ACK).bits();
+    datagram.truncate(CHALLENGE_BYTES + ACK_BLOCK_BYTES);
+    assert_eq!(decode(&datagram).unwrap_err(), DecodeError::LongChallenge { bytes: datagram.len() });
+    datagram.truncate(CHALLENGE_BYTES);
+    assert_eq!(decode(&datagram).unwrap_err(), DecodeError::Truncated);
+    const { assert!(CHALLENGE_BYTES * 30 == HELLO_BYTES) };
 }
 
 /// Goal: no prefix of a valid datagram is taken for the whole, except where a record ends.
 #[test]
 fn decode_finds_every_truncation() {
-    for (vector, valid) in [(HELLO, vec![30]), (ONE, vec![16, 31]), (TWO, vec![16, 28, 41]), (ACK, vec![24, 37])] {
-        let datagram = bytes(vector);
+    let vectors = [
+        (padded(HELLO, 0), vec![HELLO_BYTES]),
+        (padded(ECHO, 0), vec![HELLO_BYTES]),
+        (bytes(CHALLENGE), vec![CHALLENGE_BYTES]),
+        (bytes(ONE), vec![16, 31]),
+        (bytes(TWO), vec![16, 28, 41]),
+        (bytes(ACK), vec![24, 37]),
+    ];
+    for (datagram, valid) in vectors {
         let lengths: Vec<usize> = (0..=datagram.len()).filter(|&end| decode(&datagram[..end]).is_ok()).collect();
         assert_eq!(lengths, valid);
     }
@@ -106,7 +193,9 @@ fn encoder_refuses_what_does_not_fit() {
     let large = vec![7; FRAMED_PAYLOAD_MAX + 1];
     let too_large = |bytes, max| Err(EncodeError::PayloadTooLarge { bytes, max });
     assert_eq!(encoder.message(label(0), &large), too_large(FRAMED_PAYLOAD_MAX + 1, FRAMED_PAYLOAD_MAX));
-    assert_eq!(encoder.hello(&large[..1173]), too_large(1173, 1172));
+    for cookie in [None, Some(&cookie())] {
+        assert_eq!(encoder.hello(&large[..1149], cookie), too_large(1149, 1148));
+    }
     let full = &large[..FRAMED_PAYLOAD_MAX];
     assert_eq!(encoder.batch([(label(0), full), (label(0), b"")]), too_large(0, 0));
 
@@ -114,7 +203,11 @@ fn encoder_refuses_what_does_not_fit() {
     assert_eq!(datagram.len(), DATAGRAM_BYTES_MAX);
     let decoded = decode(&datagram).unwrap();
     assert_eq!((decoded.header.sequence, decoded.records().next().unwrap()), (1, record(1, 0, full, 28)));
-    assert_eq!(encoder.hello(&large[..1172]).unwrap().len(), HELLO_BYTES);
+    for cookie in [None, Some(&cookie())] {
+        let hello = encoder.hello(&large[..1148], cookie).unwrap();
+        assert_eq!(hello.len(), HELLO_BYTES);
+        assert_eq!(decode(&hello).unwrap().records().next().unwrap().payload, &large[..1148]);
+    }
 }
 
 /// Goal: whatever is encoded decodes to itself, with every payload where it is said to be.
@@ -173,10 +266,12 @@ pub(super) fn for_each_seed(property: impl Fn(&mut Rng)) {
 
 const SEEDS: u64 = 2000;
 
-/// If the bytes are a valid datagram: payloads lie within it, in order, and without a hello nothing is left over.
+/// If the bytes are a valid datagram: payloads lie within it, in order, and without a hello nothing is left over. What
+/// was read, written again, is what was there, but for what a receiver ignores.
 fn check_ranges(datagram: &[u8]) {
     let Ok(decoded) = decode(datagram) else { return };
-    let mut end = DATAGRAM_HEADER_BYTES + decoded.header.ack.map_or(0, |_| ACK_BLOCK_BYTES);
+    let blocks = decoded.header.ack.map_or(0, |_| ACK_BLOCK_BYTES) + decoded.header.cookie.map_or(0, |_| COOKIE_BYTES);
+    let mut end = DATAGRAM_HEADER_BYTES + blocks;
     let count = decoded.records().len();
     assert_eq!(decoded.records().count(), count);
     for record in decoded.records() {
@@ -184,24 +279,43 @@ fn check_ranges(datagram: &[u8]) {
         assert_eq!(&datagram[record.range()], record.payload);
         end = record.range().end;
     }
-    assert!(if decoded.is_hello() { count == 1 } else { end == datagram.len() });
+    assert!(if decoded.is_hello() { count == 1 && datagram.len() >= HELLO_BYTES } else { end == datagram.len() });
+
+    let records: Vec<_> = decoded.records().map(|read| (header_of(&read), read.payload.to_vec())).collect();
+    let mut original = datagram[..end].to_vec();
+    for ignored in [2, 3, 12, 13, 14, 15] {
+        original[ignored] = 0;
+    }
+    assert_eq!(written(&decoded.header, &records), original);
 }
 
-fn random_datagram(rng: &mut Rng) -> (DatagramHeader, Vec<(RecordHeader, Vec<u8>)>, Vec<u8>) {
-    let ack = rng.bool().then(|| AckBlock { sequence: rng.u32(..), bits: rng.u32(..) });
-    let hello = rng.u8(..4) == 0;
-    let flags = if hello { Flags::HELLO } else { Flags::NONE } | ack.map_or(Flags::NONE, |_| Flags::ACK);
-    let header = DatagramHeader { flags, epoch: rng.u32(..), sequence: rng.u32(..), ack };
+/// The datagram of these parts, without padding.
+fn written(header: &DatagramHeader, records: &[(RecordHeader, Vec<u8>)]) -> Vec<u8> {
     let mut datagram = header.encode().to_vec();
-    datagram.extend(ack.iter().flat_map(AckBlock::encode));
-    let count = if hello { 1 } else { rng.usize(..5) };
-    let records: Vec<(RecordHeader, Vec<u8>)> = (0..count).map(|_| random_record(rng)).collect();
-    for (head, payload) in &records {
+    datagram.extend(header.ack.iter().flat_map(AckBlock::encode));
+    datagram.extend(header.cookie.iter().flat_map(Cookie::as_bytes));
+    for (head, payload) in records {
         datagram.extend(head.encode());
         datagram.extend(payload);
     }
+    datagram
+}
+
+fn random_datagram(rng: &mut Rng) -> (DatagramHeader, Vec<(RecordHeader, Vec<u8>)>, Vec<u8>) {
+    let hello = rng.u8(..4) == 0;
+    let cookie = (rng.u8(..4) == 0).then(|| Cookie::from_bytes(std::array::from_fn(|_| rng.u8(..))));
+    let challenge = cookie.is_some() && !hello;
+    let ack = (rng.bool() && !challenge).then(|| AckBlock { sequence: rng.u32(..), bits: rng.u32(..) });
+    let (ack_flag, cookie_flag) = (ack.map(|_| Flags::ACK), cookie.map(|_| Flags::COOKIE));
+    let flags = if hello { Flags::HELLO } else { Flags::NONE } | ack_flag.unwrap_or_default();
+    let flags = flags | cookie_flag.unwrap_or_default();
+    let header = DatagramHeader { flags, epoch: rng.u32(..), sequence: rng.u32(..), ack, cookie };
+    let count = if hello { 1 } else { rng.usize(..5) * usize::from(!challenge) };
+    let records: Vec<(RecordHeader, Vec<u8>)> = (0..count).map(|_| random_record(rng)).collect();
+    let mut datagram = written(&header, &records);
     if hello {
-        datagram.extend((0..rng.usize(..40)).map(|_| rng.u8(..)));
+        let padding = rng.u8(..);
+        datagram.resize(HELLO_BYTES + rng.usize(..40), padding);
     }
     (header, records, datagram)
 }
@@ -223,6 +337,18 @@ fn record(sequence: u64, number: u8, payload: &[u8], offset: usize) -> Record<'_
 
 fn label(number: u8) -> Label {
     Label::new(number).unwrap()
+}
+
+/// The cookie of the vectors.
+fn cookie() -> Cookie {
+    Cookie::from_bytes(std::array::from_fn(|n| n as u8))
+}
+
+/// A hello as long as it has to be.
+fn padded(vector: &[&str], padding: u8) -> Vec<u8> {
+    let mut hello = bytes(vector);
+    hello.resize(HELLO_BYTES, padding);
+    hello
 }
 
 fn bytes(vector: &[&str]) -> Vec<u8> {

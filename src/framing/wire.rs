@@ -15,27 +15,34 @@ pub const DATAGRAM_HEADER_BYTES: usize = 16;
 /// Bytes of the acknowledgement block, where there is one.
 pub const ACK_BLOCK_BYTES: usize = 8;
 
+/// Bytes of the cookie block, where there is one.
+pub const COOKIE_BYTES: usize = 24;
+
+/// Bytes of a challenge: a header, a cookie block, and nothing else. A thirtieth of what it answers.
+pub const CHALLENGE_BYTES: usize = DATAGRAM_HEADER_BYTES + COOKIE_BYTES;
+
 /// Bytes of the header of a record, before its payload.
 pub const RECORD_HEADER_BYTES: usize = 12;
 
 /// The largest datagram: what UDP over IPv4 can carry.
 pub const DATAGRAM_BYTES_MAX: usize = 65_507;
 
-/// The largest payload, in bytes: alone in a datagram without an acknowledgement block.
+/// The largest payload, in bytes: alone in a datagram without a block.
 pub const FRAMED_PAYLOAD_MAX: usize = DATAGRAM_BYTES_MAX - DATAGRAM_HEADER_BYTES - RECORD_HEADER_BYTES;
 
-/// What a client pads its hello to, in bytes: as much as every path that carries QUIC can take (RFC 9000, section 14).
+/// What a client pads its hello to, in bytes, and the least that a receiver takes for one: as much as every path that
+/// carries QUIC can take (RFC 9000, section 14).
 pub const HELLO_BYTES: usize = 1200;
 
-/// The largest payload of a hello that is padded to [`HELLO_BYTES`].
-pub const HELLO_PAYLOAD_MAX: usize = HELLO_BYTES - DATAGRAM_HEADER_BYTES - RECORD_HEADER_BYTES;
+/// The largest payload of a hello, in bytes: with a cookie, and so also without, it fits [`HELLO_BYTES`].
+pub const HELLO_PAYLOAD_MAX: usize = HELLO_BYTES - DATAGRAM_HEADER_BYTES - COOKIE_BYTES - RECORD_HEADER_BYTES;
 
 /// The flags of a datagram.
 ///
 /// ```
 /// use tickcast::framing::Flags;
 /// assert!((Flags::HELLO | Flags::ACK).contains(Flags::HELLO));
-/// assert_eq!(Flags::from_bits(0b100), None, "reserved");
+/// assert_eq!(Flags::from_bits(0b1000), None, "reserved");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Flags(u8);
@@ -47,11 +54,14 @@ impl Flags {
     pub const HELLO: Self = Self(1);
     /// An acknowledgement block follows the header.
     pub const ACK: Self = Self(1 << 1);
+    /// A cookie block follows: a hello echoes it; without [`Flags::HELLO`] the datagram is a challenge, which offers
+    /// it.
+    pub const COOKIE: Self = Self(1 << 2);
 
     /// The flags of this byte; `None` if a reserved bit is set.
     #[must_use]
     pub const fn from_bits(bits: u8) -> Option<Self> {
-        if bits & !(Self::HELLO.0 | Self::ACK.0) == 0 { Some(Self(bits)) } else { None }
+        if bits & !(Self::HELLO.0 | BLOCKS) == 0 { Some(Self(bits)) } else { None }
     }
 
     /// The byte.
@@ -75,27 +85,34 @@ impl BitOr for Flags {
     }
 }
 
+/// The flags that announce a block.
+const BLOCKS: u8 = Flags::ACK.0 | Flags::COOKIE.0;
+
 /// What every datagram begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DatagramHeader {
-    /// What the datagram is. [`Flags::ACK`] follows from `ack`: encoding sets or clears it, decoding has them agree.
+    /// What the datagram is. [`Flags::ACK`] follows from `ack`, and [`Flags::COOKIE`] from `cookie`: encoding sets or
+    /// clears them, decoding has them agree.
     pub flags: Flags,
-    /// Drawn by the sender when it started.
+    /// Drawn by the sender when it started. A challenge has that of the hello which it answers.
     pub epoch: u32,
-    /// Counts the datagrams of this sender to this receiver; begins anywhere and wraps.
+    /// Counts the datagrams of this sender to this receiver; begins anywhere and wraps. A challenge is not counted.
     pub sequence: u32,
     /// The acknowledgement block. Encoded by itself, right behind the header.
     pub ack: Option<AckBlock>,
+    /// The cookie block. Encoded by itself, behind the acknowledgement block if there is one.
+    pub cookie: Option<Cookie>,
 }
 
 impl DatagramHeader {
     /// The header of a datagram of messages.
     #[must_use]
     pub const fn new(epoch: u32, sequence: u32) -> Self {
-        Self { flags: Flags::NONE, epoch, sequence, ack: None }
+        Self { flags: Flags::NONE, epoch, sequence, ack: None, cookie: None }
     }
 
-    /// The bytes of the header. If there is an acknowledgement block, [`AckBlock::encode`] has to follow.
+    /// The bytes of the header. If there are blocks, [`AckBlock::encode`] and [`Cookie::as_bytes`] have to follow, in
+    /// this order.
     ///
     /// ```
     /// use tickcast::framing::DatagramHeader;
@@ -104,7 +121,8 @@ impl DatagramHeader {
     #[must_use]
     pub const fn encode(&self) -> [u8; DATAGRAM_HEADER_BYTES] {
         let ack = if self.ack.is_some() { Flags::ACK.0 } else { 0 };
-        let flags = (self.flags.0 & !Flags::ACK.0) | ack;
+        let cookie = if self.cookie.is_some() { Flags::COOKIE.0 } else { 0 };
+        let flags = (self.flags.0 & !BLOCKS) | ack | cookie;
         let [e0, e1, e2, e3] = self.epoch.to_le_bytes();
         let [s0, s1, s2, s3] = self.sequence.to_le_bytes();
         [VERSION, flags, 0, 0, e0, e1, e2, e3, s0, s1, s2, s3, 0, 0, 0, 0]
@@ -134,6 +152,25 @@ impl AckBlock {
     pub const fn decode(bytes: &[u8; ACK_BLOCK_BYTES]) -> Self {
         let &[s0, s1, s2, s3, b0, b1, b2, b3] = bytes;
         Self { sequence: u32::from_le_bytes([s0, s1, s2, s3]), bits: u32::from_le_bytes([b0, b1, b2, b3]) }
+    }
+}
+
+/// What a server gives to whoever says hello, to be sent back: opaque to all but its issuer, the server's
+/// [`Cookies`](super::Cookies).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cookie([u8; COOKIE_BYTES]);
+
+impl Cookie {
+    /// The cookie of these bytes. Every content is a cookie; whether it is worth anything, its issuer knows.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; COOKIE_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes of the block.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; COOKIE_BYTES] {
+        &self.0
     }
 }
 

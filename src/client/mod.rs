@@ -1,18 +1,26 @@
 //! A small client: one UDP socket that talks to one server and never waits.
 //!
 //! For examples, tests and programs with a loop of their own. Owns: the socket, the numbers of what it sends, the
-//! statistics of what it receives. Never does: wait, retry, keep time, start a thread. It authenticates nothing: who
-//! can forge the server's address can speak for the server.
+//! statistics of what it receives, the answer to a challenge. Never does: wait, keep time, retry on its own, start a
+//! thread. It authenticates nothing: who can forge the server's address can speak for the server.
+
+mod greeting;
+#[cfg(test)]
+mod tests;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
+use std::mem::take;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use tickcast_components::{canonical, check_address};
 
+use self::greeting::Greeting;
 use crate::framing::{
-    Arrival, EncodeError, Encoder, Framing, Label, MessageId, SequenceStats, SequenceTracker, decode,
+    Arrival, Cookie, EncodeError, Encoder, Framing, Label, MessageId, SequenceStats, SequenceTracker, decode,
 };
+
+pub use self::greeting::CHALLENGES_MAX;
 
 /// How a [`Client`] talks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +57,12 @@ pub struct ClientStats {
     pub foreign: u64,
     /// Datagrams from the server that could not be decoded. They were ignored.
     pub malformed: u64,
+    /// Challenges that were answered with the greeting and their cookie, or will be with the next [`Client::hello`] if
+    /// the socket refused.
+    pub challenged: u64,
+    /// Challenges that were ignored: no greeting waits for an answer, or it has another epoch, or its cookie was echoed
+    /// already, or [`CHALLENGES_MAX`] others were.
+    pub unsolicited: u64,
     /// Loss, duplicates and reordering of the server's datagrams; all zero in [`Framing::Raw`].
     pub sequences: SequenceStats,
 }
@@ -81,6 +95,7 @@ pub struct Client {
     server: SocketAddr,
     framing: Framing,
     encoder: Encoder,
+    greeting: Greeting,
     tracker: SequenceTracker,
     stats: ClientStats,
     buffer: Box<[u8]>,
@@ -99,6 +114,7 @@ impl Client {
             server,
             framing: options.framing,
             encoder: Encoder::new(options.epoch.unwrap_or_else(random_epoch)),
+            greeting: Greeting::default(),
             tracker: SequenceTracker::new(),
             stats: ClientStats::default(),
             buffer: vec![0; RECEIVE_BUFFER_BYTES].into(),
@@ -108,14 +124,22 @@ impl Client {
     /// Greets the server. UDP may lose it: repeat it until the server answers. In [`Framing::Raw`] the payload is sent
     /// as it is, without padding.
     ///
+    /// A server may answer with a challenge, to find out whether this client is where it seems to be.
+    /// [`Client::receive`] takes it, and at once repeats the greeting with the cookie of the challenge; the next call
+    /// carries it too. When the server says anything else, the greeting is over, and challenges are ignored.
+    ///
     /// # Errors
     ///
-    /// As [`Client::send`]; the payload's limit is [`HELLO_PAYLOAD_MAX`](crate::framing::HELLO_PAYLOAD_MAX).
+    /// As [`Client::send`]; the payload's limit is [`HELLO_PAYLOAD_MAX`](crate::framing::HELLO_PAYLOAD_MAX). A greeting
+    /// from before goes on.
     pub fn hello(&mut self, payload: &[u8]) -> io::Result<()> {
-        match self.framing {
-            Framing::Framed => self.transmit_framed(|encoder| encoder.hello(payload)),
-            Framing::Raw => self.transmit(payload),
+        if self.framing == Framing::Raw {
+            return self.transmit(payload);
         }
+        let cookie = self.greeting.cookie();
+        self.transmit_framed(|encoder| encoder.hello(payload, cookie.as_ref()))?;
+        self.greeting.begin(payload);
+        Ok(())
     }
 
     /// Sends one message in a datagram of its own. In [`Framing::Raw`] the label stays here.
@@ -135,7 +159,8 @@ impl Client {
 
     /// Hands over everything that has arrived, in the order of arrival, and returns how many messages that were.
     ///
-    /// One call reads at most [`RECEIVE_DATAGRAMS_MAX`] datagrams; what is left waits for the next.
+    /// One call reads at most [`RECEIVE_DATAGRAMS_MAX`] datagrams; what is left waits for the next. A challenge is not
+    /// handed over but answered, as [`Client::hello`] says.
     ///
     /// # Errors
     ///
@@ -157,7 +182,8 @@ impl Client {
     /// Moves to a new local port, as a client does that changes its address. Epoch, sequences and statistics go on.
     ///
     /// What the old socket had received and not handed over is lost and not counted: [`Client::receive`] first. The
-    /// server may number its datagrams anew, since to the server this is another endpoint.
+    /// server may number its datagrams anew, since to the server this is another endpoint. A cookie would be for the
+    /// old address, and is forgotten: a greeting that was not answered has to be repeated.
     ///
     /// # Errors
     ///
@@ -165,6 +191,7 @@ impl Client {
     pub fn rebind(&mut self) -> io::Result<()> {
         self.socket = bind(self.server)?;
         self.tracker.restart();
+        self.greeting.forget();
         Ok(())
     }
 
@@ -229,14 +256,35 @@ impl Client {
             self.stats.malformed += 1;
             return;
         };
+        if let Some(cookie) = decoded.header.cookie.filter(|_| decoded.is_challenge()) {
+            let epoch = decoded.header.epoch;
+            return self.answer(epoch, cookie);
+        }
         let arrival = self.tracker.observe(decoded.header.epoch, decoded.header.sequence);
         if arrival == Arrival::Duplicate {
             return;
         }
+        self.greeting.answered();
         for record in decoded.records() {
             self.stats.delivered += 1;
             deliver(Incoming { id: record.id, label: record.label, payload: record.payload, arrival });
         }
+    }
+
+    /// Takes a challenge of the server's: repeats the greeting with its cookie.
+    fn answer(&mut self, epoch: u32, cookie: Cookie) {
+        // Who has not seen the greeting can only guess its epoch.
+        if epoch != self.encoder.epoch() || !self.greeting.take(cookie) {
+            self.stats.unsolicited += 1;
+            return;
+        }
+        self.stats.challenged += 1;
+        let mut greeting = take(&mut self.greeting);
+        // A socket that refuses it will refuse the next `hello` too, or else that one carries the cookie.
+        if self.transmit_framed(|encoder| encoder.hello(greeting.payload(), Some(&cookie))).is_ok() {
+            greeting.echoed();
+        }
+        self.greeting = greeting;
     }
 }
 
@@ -268,170 +316,4 @@ fn is_transient(error: &io::Error) -> bool {
 /// Drawn from the keys of the standard library's hasher, which come from the operating system.
 fn random_epoch() -> u32 {
     RandomState::new().hash_one(0) as u32
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::framing::HELLO_BYTES;
-
-    const EPOCH: u32 = 7;
-
-    /// Goal: what the client sends arrives as it was, numbered, from the port that the client names.
-    #[test]
-    fn server_decodes_what_the_client_sends() {
-        let (server, mut client) = pair(Framing::Framed);
-        client.hello(b"hi").unwrap();
-        client.send(label(3), b"pos").unwrap();
-
-        let hello = read(&server);
-        assert_eq!(hello.len(), HELLO_BYTES);
-        assert!(decode(&hello).unwrap().is_hello());
-        let datagram = read(&server);
-        let record = decode(&datagram).unwrap().records().next().unwrap();
-        assert_eq!(
-            (record.id, record.label, record.payload),
-            (MessageId { epoch: EPOCH, sequence: 2 }, label(3), &b"pos"[..])
-        );
-        assert_eq!(client.stats().sent, 2);
-    }
-
-    /// Goal: one call reads all there is; duplicates, strangers and rubbish are counted and not delivered.
-    #[test]
-    fn receive_delivers_each_message_once() {
-        let (server, mut client) = pair(Framing::Framed);
-        let to = client.local_addr().unwrap();
-        let mut encoder = Encoder::new(99);
-        let first = encoder.batch([(label(1), &b"a"[..]), (label(2), b"b")]).unwrap();
-        let (late, newer) = (encoder.message(label(3), b"c").unwrap(), encoder.message(label(4), b"d").unwrap());
-        let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
-        stranger.send_to(&first, to).unwrap();
-        for datagram in [&first, &b"rubbish".to_vec(), &first, &newer, &late] {
-            server.send_to(datagram, to).unwrap();
-        }
-
-        let mut messages = Vec::new();
-        while messages.len() < 4 {
-            await_datagram(&client);
-            client
-                .receive(|m| messages.push((m.id.sequence, m.label.number(), m.payload.to_vec(), m.arrival)))
-                .unwrap();
-        }
-        let expected = [
-            (1, 1, b"a".to_vec(), Arrival::NewEpoch),
-            (2, 2, b"b".to_vec(), Arrival::NewEpoch),
-            (4, 4, b"d".to_vec(), Arrival::New),
-            (3, 3, b"c".to_vec(), Arrival::Late),
-        ];
-        assert_eq!(messages, expected);
-        let sequences =
-            SequenceStats { received: 4, duplicated: 1, reordered: 1, epochs: 1, ..SequenceStats::default() };
-        assert_eq!(client.stats(), ClientStats { sent: 0, delivered: 4, foreign: 1, malformed: 1, sequences });
-        assert_eq!(client.receive(|_| panic!("nothing is left")).unwrap(), 0);
-    }
-
-    /// Goal: without framing, bytes go both ways untouched, whatever they look like.
-    #[test]
-    fn raw_is_the_payload_and_nothing_else() {
-        let (server, mut client) = pair(Framing::Raw);
-        client.hello(b"hi").unwrap();
-        client.send(label(3), b"").unwrap();
-        assert_eq!((read(&server), read(&server)), (b"hi".to_vec(), Vec::new()));
-
-        server.send_to(b"\x01\xff", client.local_addr().unwrap()).unwrap();
-        await_datagram(&client);
-        let mut messages = Vec::new();
-        assert_eq!(client.receive(|m| messages.push((m.id.sequence, m.payload.to_vec()))).unwrap(), 1);
-        assert_eq!(messages, [(1, b"\x01\xff".to_vec())]);
-    }
-
-    /// Goal: a client that moves goes on counting what it sends, and takes a server that counts anew for no duplicate.
-    #[test]
-    fn rebind_changes_the_port_and_keeps_the_state() {
-        let (server, mut client) = pair(Framing::Framed);
-        client.send(label(0), b"before").unwrap();
-        let before = client.local_addr().unwrap();
-        let datagram = Encoder::new(99).message(label(0), b"news").unwrap();
-        let mut arrivals = Vec::new();
-        for _ in 0..2 {
-            server.send_to(&datagram, client.local_addr().unwrap()).unwrap();
-            await_datagram(&client);
-            client.receive(|message| arrivals.push(message.arrival)).unwrap();
-            client.rebind().unwrap();
-        }
-        client.send(label(0), b"after").unwrap();
-
-        assert_ne!(client.local_addr().unwrap(), before);
-        assert_eq!(arrivals, [Arrival::NewEpoch, Arrival::New]);
-        read(&server);
-        let header = decode(&read(&server)).unwrap().header;
-        assert_eq!((header.epoch, header.sequence), (EPOCH, 2));
-    }
-
-    /// Goal: what cannot be sent says so and leaves no gap in the numbers.
-    #[test]
-    fn refused_payload_uses_up_no_sequence() {
-        let (server, mut client) = pair(Framing::Framed);
-        for error in [client.hello(&[0; HELLO_BYTES]), client.send(label(0), &vec![0; 65_507])] {
-            assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidInput);
-        }
-        client.send(label(0), b"fits").unwrap();
-        assert_eq!(decode(&read(&server)).unwrap().header.sequence, 1);
-        let nowhere = Client::connect("0.0.0.0:7".parse().unwrap(), ClientOptions::default());
-        assert_eq!(nowhere.unwrap_err().kind(), ErrorKind::InvalidInput);
-    }
-
-    /// Goal: a send that the system refuses leaves no gap either: the server would count it as a loss.
-    #[test]
-    fn failed_send_uses_up_no_sequence() {
-        let broadcast = "255.255.255.255:7".parse().unwrap();
-        let mut client = Client::connect(broadcast, ClientOptions::default()).unwrap();
-        client.send(label(0), b"not without SO_BROADCAST").unwrap_err();
-        let datagram = client.encoder.message(label(0), b"").unwrap();
-        assert_eq!(decode(&datagram).unwrap().header.sequence, 1);
-        assert_eq!(client.stats().sent, 0);
-    }
-
-    /// Goal: the socket suits the server's family, also where an IPv4 address comes in the clothes of an IPv6 one.
-    #[test]
-    fn local_address_suits_the_server() {
-        let local =
-            |server: &str| Client::connect(server.parse().unwrap(), ClientOptions::default()).unwrap().local_addr();
-        assert_eq!(local("127.0.0.1:7").unwrap().ip(), Ipv4Addr::LOCALHOST);
-        assert_eq!(local("[::ffff:127.0.0.1]:7").unwrap().ip(), Ipv4Addr::LOCALHOST);
-        assert_eq!(local("192.0.2.1:7").unwrap().ip(), Ipv4Addr::UNSPECIFIED);
-    }
-
-    fn pair(framing: Framing) -> (UdpSocket, Client) {
-        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        server.set_read_timeout(Some(PATIENCE)).unwrap();
-        let options = ClientOptions { framing, epoch: Some(EPOCH) };
-        let client = Client::connect(server.local_addr().unwrap(), options).unwrap();
-        (server, client)
-    }
-
-    fn read(server: &UdpSocket) -> Vec<u8> {
-        let mut buffer = vec![0; RECEIVE_BUFFER_BYTES];
-        let (bytes, _) = server.recv_from(&mut buffer).expect("a datagram should have arrived");
-        buffer.truncate(bytes);
-        buffer
-    }
-
-    /// Waits in the kernel until there is something to receive.
-    fn await_datagram(client: &Client) {
-        let socket = client.socket();
-        socket.set_nonblocking(false).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.peek_from(&mut [0; 2048]).expect("a datagram should have arrived");
-        socket.set_nonblocking(true).unwrap();
-    }
-
-    fn label(number: u8) -> Label {
-        Label::new(number).unwrap()
-    }
-
-    /// Far more than the loopback needs: reaching it is a failure.
-    const PATIENCE: Duration = Duration::from_secs(5);
 }
