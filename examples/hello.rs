@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     while !answered {
         // One frame: what has come in, what is to go out, and one step that never waits.
         let received: Vec<_> = net.received().collect();
-        for hello in received.iter().filter(|received| received.kind == InboundKind::Hello) {
+        for hello in received.iter().filter(|received| matches!(received.kind, InboundKind::Hello { .. })) {
             net.admit(1, hello.from)?;
             net.send(Target::Peer(1), Message::new("welcome"))?;
         }

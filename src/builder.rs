@@ -5,14 +5,14 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use bevy_ecs::prelude::*;
 use crossbeam_queue::ArrayQueue;
 use foldhash::quality::SeedableRandomState;
 use thiserror::Error;
 use tickcast_components::identity::{ENGINES_MAX, Obituaries};
-use tickcast_components::{ConfigError, IngressPort, NetworkConfig, PeerId, SelfPolicy, ShardPort};
+use tickcast_components::{ConfigError, IngressPort, NetworkConfig, PeerId, SelfPolicy, ShardPort, Timestamp};
 use tickcast_systems::resources::{Settings, Stopwatch};
 use tickcast_systems::{Parts, SHARDS_MAX, schedule};
 use tokio::runtime::Handle;
@@ -20,9 +20,9 @@ use tokio::sync::watch;
 
 use crate::directory::{PeerMap, directory};
 use crate::engine::{Engine, IoRuntime, limits};
-use crate::framing::{DATAGRAM_HEADER_BYTES, Framing, RECORD_HEADER_BYTES};
+use crate::framing::{Cookies, DATAGRAM_HEADER_BYTES, Framing, RECORD_HEADER_BYTES};
 use crate::profile::Profile;
-use crate::shard::{ShardCore, ShardTask, spawn};
+use crate::shard::{Greeter, KnownAddrs, ShardCore, ShardTask, spawn};
 use crate::tickcast::Tickcast;
 use crate::transport::Transport;
 
@@ -87,6 +87,7 @@ pub struct Builder<P: PeerId> {
     runtime: Option<Handle>,
     stopwatch: Option<Stopwatch>,
     strict: bool,
+    cookie_secret: Option<[u8; 16]>,
 }
 
 impl<P: PeerId> Default for Builder<P> {
@@ -105,6 +106,7 @@ impl<P: PeerId> Default for Builder<P> {
             runtime: None,
             stopwatch: None,
             strict: false,
+            cookie_secret: None,
         }
     }
 }
@@ -159,6 +161,14 @@ impl<P: PeerId> Builder<P> {
         self
     }
 
+    /// One I/O task for each core that is left beside the frame's and one for the rest of the host; at least one, at most
+    /// four. More than one pays only where cores are idle: what a datagram costs is the kernel's work, which then spreads.
+    #[must_use]
+    pub fn shards_for_idle_cores(mut self) -> Self {
+        self.shards = spare(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        self
+    }
+
     /// Of hashes and jitter. Default: drawn at random.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -201,6 +211,15 @@ impl<P: PeerId> Builder<P> {
     #[must_use]
     pub fn strict_schedule(mut self, strict: bool) -> Self {
         self.strict = strict;
+        self
+    }
+
+    /// What the cookies are keyed with that strangers have to echo before the host hears their greeting. Default: drawn
+    /// from the operating system, and anew every minute. Servers that answer for one address need the same; whoever knows
+    /// it can greet from forged addresses.
+    #[must_use]
+    pub fn cookie_secret(mut self, secret: [u8; 16]) -> Self {
+        self.cookie_secret = Some(secret);
         self
     }
 
@@ -288,9 +307,12 @@ impl<P: PeerId> Builder<P> {
         });
         let origin = self.origin.unwrap_or_else(|| tokio::time::Instant::now().into_std());
         let stopwatch = self.stopwatch.unwrap_or_else(monotonic);
-        let ports: Vec<Arc<ShardPort>> =
-            ios.iter().map(|_| Arc::new(ShardPort::new(self.config.inbound_queue_max))).collect();
+        let ports: Vec<Arc<ShardPort>> = ios
+            .iter()
+            .map(|_| Arc::new(ShardPort::new(self.config.inbound_queue_max, self.config.unknown_queue_max)))
+            .collect();
         let mut tasks = Vec::new();
+        let known = (self.shards > 1).then(|| KnownAddrs::new(hash.clone()));
         for (io, port) in ios.into_iter().zip(&ports) {
             let core = ShardCore::new(
                 self.framing,
@@ -298,8 +320,11 @@ impl<P: PeerId> Builder<P> {
                 capabilities.connected,
                 limits(&self.config, capabilities.transmit_bytes_max),
                 hash.clone(),
+                known.clone(),
             );
-            let task = in_runtime(|| ShardTask::new(core, io, Arc::clone(port), self.framing, origin))?;
+            let greeter = greeter(self.cookie_secret, origin, capabilities.connected, hash.clone());
+            let greeter = greeter.map_err(BuildError::Runtime)?;
+            let task = in_runtime(|| ShardTask::new(core, io, Arc::clone(port), greeter, self.framing, origin))?;
             spawn(runtime.handle(), task);
         }
         let (directory, directory_handle, follow) = directory(self.directory_watch, &hash);
@@ -340,8 +365,14 @@ impl<P: PeerId> Builder<P> {
             profile: Profile::default(),
             cancel: None,
             origin,
+            greets: self.framing == Framing::Framed && !capabilities.connected,
         })
     }
+}
+
+/// How many of so many cores are left for I/O tasks.
+fn spare(cores: usize) -> usize {
+    cores.saturating_sub(2).clamp(1, 4)
 }
 
 /// Does what needs the runtime's timer or poller, which a host's may lack: tokio panics there, and building must not.
@@ -363,6 +394,9 @@ fn own_runtime(shards: usize, more: usize) -> io::Result<tokio::runtime::Runtime
                 tracing::debug!(%error, "the I/O thread keeps its scheduling policy");
             }
         })
+        // A turn of a shard that has much to send takes milliseconds. By default the system would be asked what has arrived
+        // after each 61st.
+        .event_interval(1)
         .enable_all()
         .build()
 }
@@ -371,6 +405,22 @@ fn own_runtime(shards: usize, more: usize) -> io::Result<tokio::runtime::Runtime
 fn monotonic() -> Stopwatch {
     let zero = Instant::now();
     Arc::new(move || u64::try_from(zero.elapsed().as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// With secrets of its own, or with shared ones. Servers that share theirs have the time of day in common.
+fn greeter(
+    secret: Option<[u8; 16]>,
+    origin: Instant,
+    connected: bool,
+    hash: SeedableRandomState,
+) -> io::Result<Greeter> {
+    let Some(secret) = secret else {
+        return Ok(Greeter::new(Cookies::new(Timestamp(0))?, Duration::ZERO, connected, hash));
+    };
+    let since_origin = tokio::time::Instant::now().into_std().saturating_duration_since(origin);
+    let time_of_day = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let time_ahead = time_of_day.saturating_sub(since_origin);
+    Ok(Greeter::new(Cookies::with_secret(secret), time_ahead, connected, hash))
 }
 
 /// A number that no one can guess: what the standard library keys its maps with.

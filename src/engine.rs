@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemState;
+use thiserror::Error;
 use tickcast_components::{
-    Addressed, ConfigError, Event, IngressPort, Message, MessageId, NetworkConfig, PeerId, SelfPolicy, SendError,
-    ShardLimits, ShardOp, ShardPort, Submission, TickReport, Timestamp,
+    AddressError, Addressed, ConfigError, Event, IngressPort, Message, MessageId, NetworkConfig, PeerId, SelfPolicy,
+    SendError, ShardLimits, ShardOp, ShardPort, Submission, TickReport, Timestamp,
 };
 use tickcast_systems::host::{self, Cancelled};
 use tickcast_systems::legs::Legs;
@@ -53,6 +54,20 @@ pub struct Engine<P: PeerId> {
     pub(crate) profile: Profile,
     pub(crate) cancel: Option<CancelState<P>>,
     pub(crate) origin: Instant,
+    /// Whether there are greetings: framed datagrams, without a connection that proves an address.
+    pub(crate) greets: bool,
+}
+
+/// Why a cookie was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ChallengeError {
+    /// Raw datagrams have no cookies, and connections need none.
+    #[error("only framed datagrams have cookies")]
+    NoCookies,
+    /// The address cannot be a target.
+    #[error(transparent)]
+    Address(#[from] AddressError),
 }
 
 /// What cancelling needs of the World.
@@ -106,6 +121,9 @@ impl<P: PeerId> Engine<P> {
             let mut clock = world.resource_mut::<Now<P>>();
             clock.tick += 1;
             clock.at = clock.at.max(at);
+        }
+        for shard in &self.shards {
+            shard.tick.fetch_add(1, Ordering::Relaxed);
         }
         self.follow_watches(world);
         let tick = world.resource::<Now<P>>().tick;
@@ -226,6 +244,19 @@ impl<P: PeerId> Engine<P> {
         cancelled
     }
 
+    /// Sends a cookie to an address that has greeted with this epoch; nothing is remembered of it. For
+    /// [`HelloPolicy::Deliver`](crate::HelloPolicy::Deliver); by default the I/O side does so itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ChallengeError`]; nothing is sent.
+    pub fn challenge(&mut self, world: &mut World, addr: SocketAddr, epoch: u32) -> Result<(), ChallengeError> {
+        if !self.greets {
+            return Err(ChallengeError::NoCookies);
+        }
+        Ok(host::challenge::<P>(world, addr, epoch)?)
+    }
+
     /// A handle for other threads and tasks.
     #[must_use]
     pub fn handle(&self) -> SendHandle<P> {
@@ -275,6 +306,8 @@ pub(crate) fn limits(config: &NetworkConfig, transmit_bytes_max: usize) -> Shard
         endpoint_bytes_max: config.endpoint_bytes_max,
         datagram_bytes_max: config.datagram_bytes_max.min(transmit_bytes_max),
         inbound_bytes_max: config.inbound_bytes_max,
+        hellos: config.hellos,
+        hellos_per_tick_max: config.hellos_per_tick_max,
     }
 }
 

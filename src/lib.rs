@@ -17,9 +17,9 @@ pub use bytes::Bytes;
 pub use tickcast_components as components;
 pub use tickcast_components::{
     AddressError, AddressPolicy, Addressed, Batch, ConfigError, Deadline, DropReason, Drops, Event, GroupId,
-    InboundKind, IoCounts, LABELS_MAX, Label, LabelError, LegCounts, Message, MessageId, NetworkConfig, Outcome,
-    Overflow, PeerData, PeerId, Pending, Receipt, Received, SYSTEMS, SelfPolicy, SendError, SilencePolicy, StopCause,
-    Target, TickReport, Timestamp,
+    HelloPolicy, InboundKind, IoCounts, LABELS_MAX, Label, LabelError, LegCounts, Message, MessageId, NetworkConfig,
+    Outcome, Overflow, PathError, PeerData, PeerId, Pending, Receipt, Received, SYSTEMS, SelfPolicy, SendError,
+    SilencePolicy, StopCause, Target, TickReport, Timestamp,
 };
 pub use tickcast_systems as systems;
 pub use tickcast_systems::host::{Cancelled, GroupError, PeerError};
@@ -27,7 +27,7 @@ pub use tickcast_systems::{Audit, PendingMessages, TickSystems};
 
 pub use crate::builder::{BuildError, Builder};
 pub use crate::directory::{DirectoryError, DirectoryHandle, PeerMap};
-pub use crate::engine::Engine;
+pub use crate::engine::{ChallengeError, Engine};
 pub use crate::framing::Framing;
 pub use crate::handle::SendHandle;
 pub use crate::profile::{PROFILE_TICKS, Profile, ProfileRow};

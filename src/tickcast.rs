@@ -15,7 +15,7 @@ use tickcast_systems::{Audit, audit};
 
 use crate::builder::Builder;
 use crate::directory::DirectoryHandle;
-use crate::engine::Engine;
+use crate::engine::{ChallengeError, Engine};
 use crate::handle::SendHandle;
 use crate::profile::Profile;
 
@@ -162,9 +162,19 @@ impl<P: PeerId> Tickcast<P> {
     ///
     /// # Errors
     ///
-    /// [`PeerError::Address`], [`PeerError::TooManyPeers`].
+    /// [`PeerError::Address`], [`PeerError::TooManyPeers`], [`PeerError::TooManyAdmitted`].
     pub fn admit(&mut self, id: P, addr: SocketAddr) -> Result<Entity, PeerError> {
         host::admit(&mut self.world, id, addr)
+    }
+
+    /// Sends a cookie to an address that has greeted with this epoch; nothing is remembered of it. For
+    /// [`HelloPolicy::Deliver`](crate::HelloPolicy::Deliver); by default the I/O side does so itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ChallengeError`]; nothing is sent.
+    pub fn challenge(&mut self, addr: SocketAddr, epoch: u32) -> Result<(), ChallengeError> {
+        self.engine.challenge(&mut self.world, addr, epoch)
     }
 
     /// Moves an admitted peer to another address. What waits for the old one follows.

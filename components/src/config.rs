@@ -71,6 +71,19 @@ pub struct NetworkConfig {
     pub inbound_queue_max: usize,
     /// Payload bytes that wait between the I/O side and the tick. Full: as above.
     pub inbound_bytes_max: usize,
+    /// What happens to a greeting without a cookie. For framed datagrams.
+    pub hellos: HelloPolicy,
+    /// Greetings without a cookie that one tick's time answers, or passes on, as the policy says, and greetings with one
+    /// that it passes on, one of each address; more are ignored and counted. It bounds what a flood of greetings costs; a
+    /// client repeats its own.
+    pub hellos_per_tick_max: usize,
+    /// Arrivals from addresses that no peer has, taken in one tick after all others; the rest waits for the next.
+    pub unknown_per_tick_max: usize,
+    /// Arrivals from addresses that no peer has, that wait between the I/O side and the tick; their bytes count as
+    /// inbound and get at most half of that room. Full: the newest is dropped and counted. Fixed when the engine is built.
+    pub unknown_queue_max: usize,
+    /// Peers that are admitted at a time. Full: `PeerError::TooManyAdmitted`.
+    pub admitted_peers_max: usize,
     /// Arrivals that wait for the host. Full: the newest is dropped and counted.
     pub received_max: usize,
     /// Payload bytes that wait for the host. Full: as above.
@@ -98,8 +111,20 @@ pub enum AddressPolicy {
     /// Every one.
     #[default]
     All,
-    /// The first that works, in the order in which they were listed.
+    /// The first that works, in the order in which they were listed. It stays in use as long as it works. Over UDP an
+    /// address works until the network says that it is unreachable and another one works; such hearsay can be forged.
     Failover,
+}
+
+/// What happens to a greeting without a cookie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HelloPolicy {
+    /// The I/O side answers with a cookie and forgets it; the host hears of a greeting only if it echoes one that was
+    /// issued to its address. So whoever forges an address is never heard, and costs no state.
+    #[default]
+    Challenge,
+    /// It is handed to the host as `InboundKind::Hello { verified: false }`, which may answer with a cookie.
+    Deliver,
 }
 
 /// What happens to messages to oneself.
@@ -149,6 +174,11 @@ impl Default for NetworkConfig {
             inbound_time_per_tick_max: Duration::from_millis(2),
             inbound_queue_max: 32_768,
             inbound_bytes_max: 64 << 20,
+            hellos: HelloPolicy::default(),
+            hellos_per_tick_max: 1024,
+            unknown_per_tick_max: 1024,
+            unknown_queue_max: 4096,
+            admitted_peers_max: 1 << 20,
             received_max: 65_536,
             received_bytes_max: 64 << 20,
             events_max: 16_384,
@@ -232,6 +262,9 @@ impl NetworkConfig {
             ("spawns_per_tick_max", self.spawns_per_tick_max),
             ("resolutions_per_tick_max", self.resolutions_per_tick_max),
             ("inbound_per_tick_max", self.inbound_per_tick_max),
+            ("hellos_per_tick_max", self.hellos_per_tick_max),
+            ("unknown_per_tick_max", self.unknown_per_tick_max),
+            ("admitted_peers_max", self.admitted_peers_max),
             ("received_max", self.received_max),
             ("events_max", self.events_max),
             ("receipts_max", self.receipts_max),
@@ -241,6 +274,7 @@ impl NetworkConfig {
         }
         within("ingress_messages_max", self.ingress_messages_max, 1, QUEUE_MAX)?;
         within("inbound_queue_max", self.inbound_queue_max, 1, QUEUE_MAX)?;
+        within("unknown_queue_max", self.unknown_queue_max, 1, QUEUE_MAX)?;
         within("message_bytes_max", self.message_bytes_max, 1, u32::MAX as usize)?;
         within("datagram_bytes_max", self.datagram_bytes_max, DATAGRAM_BYTES_MIN, UDP_PAYLOAD_MAX)?;
         // A queue that cannot hold one message of the allowed length would drop it for ever.
@@ -283,6 +317,7 @@ impl NetworkConfig {
         let fixed = [
             ("ingress_messages_max", self.ingress_messages_max == current.ingress_messages_max),
             ("inbound_queue_max", self.inbound_queue_max == current.inbound_queue_max),
+            ("unknown_queue_max", self.unknown_queue_max == current.unknown_queue_max),
             ("addresses", self.addresses == current.addresses),
         ];
         for (field, same) in fixed {

@@ -1,11 +1,11 @@
 //! Endpoints: one socket address of a peer, the sender behind it, and the legs that wait for it.
 
-use std::net::SocketAddr;
-
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 
+use crate::compact::CompactAddr;
+use crate::few::Few;
 use crate::identity::{Obituaries, Obituary, Slot};
 use crate::inbound::Source;
 use crate::message::HeldQueue;
@@ -19,14 +19,14 @@ pub struct EndpointOf(pub Entity);
 /// The endpoints of a peer, in the order in which their addresses were listed.
 #[derive(Component, Debug, Default)]
 #[relationship_target(relationship = EndpointOf, linked_spawn)]
-pub struct Endpoints(Vec<Entity>);
+pub struct Endpoints(Few<Entity>);
 
 /// One address of a peer.
 #[derive(Component, Clone, Copy, Debug)]
 #[component(on_remove = Endpoint::on_remove)]
 pub struct Endpoint {
     /// The canonical address.
-    pub addr: SocketAddr,
+    pub addr: CompactAddr,
     /// Where its sender stands.
     pub state: EndpointState,
     /// Who listed the address.
@@ -39,8 +39,10 @@ pub struct Endpoint {
     pub attempt: u8,
     /// Whether it is the one that a failover peer uses at present.
     pub in_use: bool,
+    /// Whether the shard has been asked how much more it takes.
+    pub credit_asked: bool,
     /// Endpoints whose unwritten legs must come back before this one may send, so that order is kept over a move.
-    pub predecessors: u32,
+    pub predecessors: u16,
     /// Counts this slot's senders; an event of an older one is stale.
     pub generation: u32,
     /// Since when it is in this state.
@@ -54,6 +56,9 @@ impl Endpoint {
         Obituaries::record(&mut world, &context, Obituary::Endpoint { entity: context.entity, endpoint, peer });
     }
 }
+
+/// One cache line, of which there is one for every peer.
+const _: () = assert!(size_of::<Endpoint>() == 64);
 
 /// Where an endpoint's sender stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,25 +153,29 @@ pub struct Waiting {
     /// Legs that may be handed over before the shard says more.
     #[doc(hidden)]
     pub credit_legs: u32,
-    /// Bytes that may be handed over before the shard says more.
+    /// Bytes that may be handed over before the shard says more; with more than fit in here it says so again.
     #[doc(hidden)]
-    pub credit_bytes: u64,
-    /// Whether the shard has been asked for more credit.
-    #[doc(hidden)]
-    pub asked: bool,
+    pub credit_bytes: u32,
 }
 
 impl Waiting {
+    /// Sets what may be handed over.
+    #[doc(hidden)]
+    pub fn credit(&mut self, legs: u32, bytes: u64) {
+        self.credit_legs = legs;
+        self.credit_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    }
+
     /// How many entries there are; stale ones, whose message has ended, included until they are swept.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.queue.legs.len()
+        self.queue.len()
     }
 
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.queue.legs.is_empty()
+        self.queue.is_empty()
     }
 
     fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {

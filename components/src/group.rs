@@ -6,6 +6,7 @@ use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 
+use crate::few::Few;
 use crate::identity::{Obituaries, Obituary, Slot};
 
 /// The name of a group: its entity.
@@ -86,7 +87,7 @@ impl Members {
 /// The groups of a peer: `All` first, if it is a peer and no bare address.
 #[derive(Component, Debug, Default)]
 #[component(on_remove = Memberships::on_remove)]
-pub struct Memberships(#[doc(hidden)] pub Vec<Membership>);
+pub struct Memberships(#[doc(hidden)] pub Few<Membership>);
 
 /// One membership, seen from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,13 +101,13 @@ pub struct Membership {
 impl Memberships {
     /// The groups' entities.
     pub fn iter(&self) -> impl Iterator<Item = Entity> + '_ {
-        self.0.iter().map(|membership| membership.group)
+        self.0.as_slice().iter().map(|membership| membership.group)
     }
 
     fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {
         let Some(mut memberships) = world.get_mut::<Self>(context.entity) else { return };
         let list = std::mem::take(&mut memberships.0);
-        if !list.is_empty() {
+        if !list.as_slice().is_empty() {
             let peer = context.entity;
             Obituaries::record(&mut world, &context, Obituary::Memberships { peer, list });
         }

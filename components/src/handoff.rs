@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 use thiserror::Error;
 
+use crate::config::HelloPolicy;
 use crate::identity::{Label, Slot};
 use crate::inbound::Inbound;
 use crate::message::{Overflow, Submission};
@@ -23,6 +24,10 @@ use crate::time::Timestamp;
 pub const SHARD_BATCHES_MAX: usize = 8;
 /// Reports that may wait for the frame. When as many wait, the shard keeps adding to the one it has.
 pub const SHARD_REPORTS_MAX: usize = 64;
+/// Greetings that may wait for the frame.
+pub const SHARD_GREETINGS_MAX: usize = 4096;
+/// Addresses that one report tells path errors of; those of more are only counted.
+pub const PATH_REPORTS_MAX: usize = 256;
 
 /// One shard's part of one tick.
 #[derive(Debug, Default)]
@@ -41,6 +46,9 @@ pub struct Batch {
     pub bytes: u64,
 }
 
+/// Changes for which an empty batch keeps room. Only a burst of new senders brings more.
+const OPS_KEPT_MAX: usize = 8_192;
+
 impl Batch {
     /// Whether there is nothing in it.
     #[must_use]
@@ -48,12 +56,13 @@ impl Batch {
         self.entries.is_empty()
     }
 
-    /// Empties it, keeping what it has allocated.
+    /// Empties it, keeping what it has allocated, but for the room of a burst of changes.
     pub fn clear(&mut self) {
         self.messages.clear();
         self.entries.clear();
         self.lists.clear();
         self.ops.clear();
+        self.ops.shrink_to(OPS_KEPT_MAX);
         self.legs = 0;
         self.bytes = 0;
     }
@@ -158,6 +167,20 @@ pub enum ShardOp {
     },
     /// New limits.
     Limits(ShardLimits),
+    /// A cookie goes to an address that has greeted, without state for it.
+    Challenge {
+        /// Where to.
+        addr: SocketAddr,
+        /// The epoch of the greeting.
+        epoch: u32,
+    },
+    /// Datagrams to an address are to be no larger, as another shard has heard.
+    Narrow {
+        /// Which address.
+        addr: SocketAddr,
+        /// How large they may be, in bytes of UDP payload.
+        datagram_bytes_max: u32,
+    },
     /// Every leg that is still held ends as `Dropped(Shutdown)`.
     Abandon,
 }
@@ -182,6 +205,10 @@ pub struct ShardLimits {
     pub datagram_bytes_max: usize,
     /// Payload bytes of arrivals that may wait for the frame.
     pub inbound_bytes_max: usize,
+    /// What happens to greetings without a cookie.
+    pub hellos: HelloPolicy,
+    /// Greetings without a cookie that are answered or passed on in one tick, and with one that are passed on.
+    pub hellos_per_tick_max: usize,
 }
 
 /// What a shard has done since its last report.
@@ -215,6 +242,16 @@ pub struct ShardReport {
     pub syscalls: u64,
     /// Arrivals that were no valid datagram.
     pub malformed: u64,
+    /// What the network has said of addresses; at most [`PATH_REPORTS_MAX`] of them.
+    pub path: Vec<PathReport>,
+    /// How often the network has said something, named in `path` or not.
+    pub path_errors: u64,
+    /// Cookies sent.
+    pub challenges: u64,
+    /// Greetings that were ignored: over the limit of a tick, or with a cookie that is not theirs.
+    pub hellos_ignored: u64,
+    /// Arrivals from addresses that no peer has, for which there was no room.
+    pub unknown_lost: u64,
     /// Datagrams that the kernel dropped at the receiving socket, since the start.
     pub kernel_drops: u64,
     /// Legs that the shard holds now, by its own count.
@@ -237,8 +274,23 @@ impl ShardReport {
             && self.endpoints.is_empty()
             && self.spent.is_empty()
             && self.malformed == 0
+            && self.path_errors == 0
+            && self.challenges == 0
+            && self.hellos_ignored == 0
+            && self.unknown_lost == 0
             && self.syscalls == 0
             && !self.restarted
+    }
+
+    /// Whether it tells of single legs, senders or addresses, and not in counts alone.
+    #[must_use]
+    pub fn has_details(&self) -> bool {
+        !self.returned.is_empty()
+            || !self.outcomes.is_empty()
+            || !self.endpoints.is_empty()
+            || !self.path.is_empty()
+            || self.restarted
+            || self.gone
     }
 
     /// Empties it, keeping what it has allocated.
@@ -247,9 +299,11 @@ impl ShardReport {
         self.outcomes.clear();
         self.endpoints.clear();
         self.spent.clear();
+        self.path.clear();
+        let path = std::mem::take(&mut self.path);
         let (returned, outcomes) = (std::mem::take(&mut self.returned), std::mem::take(&mut self.outcomes));
         let (endpoints, spent) = (std::mem::take(&mut self.endpoints), std::mem::take(&mut self.spent));
-        *self = Self { returned, outcomes, endpoints, spent, ..Self::default() };
+        *self = Self { returned, outcomes, endpoints, path, spent, ..Self::default() };
     }
 }
 
@@ -308,6 +362,44 @@ pub enum EndpointReportKind {
     },
 }
 
+/// What the network has said of one address since the last report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathReport {
+    /// Which.
+    pub addr: SocketAddr,
+    /// What.
+    pub error: PathError,
+    /// How often.
+    pub count: u32,
+}
+
+/// What is wrong with the way to an address, as a router or the host there says by ICMP. Hearsay: it can be forged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+pub enum PathError {
+    /// The host is there, but nobody has the port.
+    #[error("nobody has the port")]
+    PortUnreachable,
+    /// The host cannot be reached.
+    #[error("the host is unreachable")]
+    HostUnreachable,
+    /// The network cannot be reached.
+    #[error("the network is unreachable")]
+    NetworkUnreachable,
+    /// A firewall forbids it.
+    #[error("forbidden on the way")]
+    Prohibited,
+    /// Datagrams of more than this many bytes of UDP payload do not pass whole.
+    #[error("the path takes {datagram_bytes_max} bytes")]
+    TooBig {
+        /// The most that passes.
+        datagram_bytes_max: u32,
+    },
+    /// Anything else.
+    #[error("the path has failed")]
+    Other,
+}
+
 /// Why a sender stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
@@ -349,8 +441,16 @@ pub struct ShardPort {
     pub spare_reports: ArrayQueue<ShardReport>,
     /// Arrivals, upward.
     pub inbound: ArrayQueue<Inbound>,
-    /// Payload bytes in `inbound`.
+    /// Greetings, upward. Full: the newest is ignored and counted. Their bytes count for nothing: each has less than a
+    /// datagram's.
+    pub greetings: ArrayQueue<Inbound>,
+    /// Arrivals from addresses that no peer has, upward: apart, so that strangers crowd nobody out. Full: the newest is
+    /// dropped and counted.
+    pub unknown: ArrayQueue<Inbound>,
+    /// Payload bytes in `inbound` and `unknown`.
     pub inbound_bytes: AtomicU64,
+    /// The number of the tick: what is limited per tick begins anew when it changes.
+    pub tick: AtomicU64,
     /// Set by the shard when `inbound` is full and it has stopped reading; the frame wakes it once there is room.
     pub starved: AtomicBool,
     /// Set by the shard when `reports` was full and it has more to tell; the frame wakes it once there is room.
@@ -366,15 +466,18 @@ pub struct ShardPort {
 }
 
 impl ShardPort {
-    /// Queues for one shard, with room for `inbound_max` arrivals.
+    /// Queues for one shard, with room for `inbound_max` arrivals from peers and `unknown_max` from strangers.
     #[must_use]
-    pub fn new(inbound_max: usize) -> Self {
+    pub fn new(inbound_max: usize, unknown_max: usize) -> Self {
         Self {
             batches: ArrayQueue::new(SHARD_BATCHES_MAX),
             reports: ArrayQueue::new(SHARD_REPORTS_MAX),
             spare_reports: ArrayQueue::new(SHARD_REPORTS_MAX),
             inbound: ArrayQueue::new(inbound_max),
+            greetings: ArrayQueue::new(SHARD_GREETINGS_MAX),
+            unknown: ArrayQueue::new(unknown_max),
             inbound_bytes: AtomicU64::new(0),
+            tick: AtomicU64::new(0),
             starved: AtomicBool::new(false),
             reports_full: AtomicBool::new(false),
             closed: AtomicBool::new(false),

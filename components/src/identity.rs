@@ -8,6 +8,7 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 use thiserror::Error;
 
+use crate::few::Few;
 use crate::group::Membership;
 use crate::message::HeldLeg;
 
@@ -110,12 +111,14 @@ pub enum Obituary {
     },
     /// A peer or bare address in this state.
     Peer(crate::peer::PeerState),
+    /// That a peer was admitted.
+    Admission,
     /// The memberships of a peer.
     Memberships {
         /// Whose.
         peer: Entity,
         /// As its own list had them; others that went with it may have moved its places since.
-        list: Vec<Membership>,
+        list: Few<Membership>,
     },
     /// A bare address.
     Bare(std::net::SocketAddr),

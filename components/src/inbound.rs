@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::address::AddressError;
 use crate::config::ConfigError;
-use crate::handoff::StopCause;
+use crate::handoff::{PathError, StopCause};
 use crate::identity::{Label, MessageId, PeerId};
 use crate::message::SendError;
 use crate::outcome::Outcome;
@@ -58,7 +58,13 @@ pub enum InboundKind {
         label: Label,
     },
     /// A greeting: the sender would like to be admitted.
-    Hello,
+    Hello {
+        /// Whether it has echoed a cookie that was issued to its address, so that it is there. Always so under
+        /// [`HelloPolicy::Challenge`](crate::HelloPolicy::Challenge).
+        verified: bool,
+        /// The epoch of the sender, to which a cookie is issued, too.
+        epoch: u32,
+    },
     /// A whole datagram of the host's own protocol.
     Raw,
 }
@@ -121,6 +127,20 @@ pub enum Event<P> {
         /// Why.
         cause: StopCause,
     },
+    /// The network has said that something about the way to an address is wrong. What met the error was lost after it
+    /// had been written. Anybody on the way can say so, and anybody can forge it, so it stops nothing: what comes later is
+    /// sent as before, in smaller datagrams if it was about their size. Only a peer under `AddressPolicy::Failover` that
+    /// has another address that works goes on there.
+    PathError {
+        /// Whose; `None` for a bare address, and where several peers share it.
+        peer: Option<P>,
+        /// Which address.
+        addr: SocketAddr,
+        /// What is wrong.
+        error: PathError,
+        /// How often it was said since the last such event.
+        count: u32,
+    },
     /// A listed address cannot be used; the peer's other addresses are.
     AddressRejected {
         /// Whose.
@@ -170,7 +190,9 @@ impl<P: PeerId> Event<P> {
             | Self::Unresolved { peer }
             | Self::AddressRejected { peer, .. }
             | Self::Silent { peer, .. } => Some(peer),
-            Self::EndpointUp { peer, .. } | Self::EndpointDown { peer, .. } => peer.as_ref(),
+            Self::EndpointUp { peer, .. } | Self::EndpointDown { peer, .. } | Self::PathError { peer, .. } => {
+                peer.as_ref()
+            }
             _ => None,
         }
     }

@@ -8,8 +8,10 @@
 //! [`tick`] (how it is all accounted for).
 
 pub mod address;
+pub mod compact;
 pub mod config;
 pub mod endpoint;
+pub mod few;
 pub mod group;
 pub mod handoff;
 pub mod identity;
@@ -22,17 +24,19 @@ pub mod tick;
 pub mod time;
 
 pub use address::{AddressError, canonical, check_address};
-pub use config::{AddressPolicy, ConfigError, NetworkConfig, SelfPolicy, SilencePolicy};
+pub use compact::CompactAddr;
+pub use config::{AddressPolicy, ConfigError, HelloPolicy, NetworkConfig, SelfPolicy, SilencePolicy};
 pub use endpoint::{AfterClose, Endpoint, EndpointOf, EndpointState, Endpoints, Sources, Waiting};
 pub use group::{GroupId, Members, Memberships};
 pub use handoff::{
     Batch, BatchEntry, BatchMessage, CloseUnwritten, EndpointReport, EndpointReportKind, IngressPort, LegOutcome,
-    Returned, ShardLimits, ShardOp, ShardPort, ShardReport, SlotList, StopCause,
+    PathError, PathReport, Returned, ShardLimits, ShardOp, ShardPort, ShardReport, SlotList, StopCause,
 };
 pub use identity::{InstanceOf, LABELS_MAX, Label, LabelError, MessageId, Obituaries, Obituary, PeerId, Slot};
 pub use inbound::{Event, Inbound, InboundKind, PeerData, Receipt, Received, Source};
 pub use message::{
-    Addressed, Aim, Deadline, HeldLeg, HeldQueue, Message, Overflow, Pending, Recipients, SendError, Submission, Target,
+    Addressed, Aim, Deadline, Held, HeldLeg, HeldQueue, Message, Overflow, Pending, Recipients, SendError, Submission,
+    Target,
 };
 pub use outcome::{DropReason, Drops, LegCounts, Outcome};
 pub use peer::{BareAddr, Heard, Link, Parked, PeerKey, PeerState, Route};

@@ -343,9 +343,13 @@ pub struct HeldLeg {
     pub keyed: bool,
 }
 
-/// Legs that wait in one place, oldest first.
+/// Legs that wait in one place, oldest first: eight bytes, since nearly nowhere anything waits.
 #[derive(Debug, Default)]
-pub struct HeldQueue {
+pub struct HeldQueue(Option<Box<Held>>);
+
+/// What a queue of held legs has, once one has waited in it.
+#[derive(Debug, Default)]
+pub struct Held {
     /// The legs; stale ones included until they are swept.
     pub legs: VecDeque<HeldLeg>,
     /// The sum of their payloads.
@@ -355,9 +359,56 @@ pub struct HeldQueue {
 }
 
 impl HeldQueue {
+    /// How many legs there are, stale ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |held| held.legs.len())
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The legs, oldest first, stale ones included.
+    pub fn iter(&self) -> impl Iterator<Item = &HeldLeg> + '_ {
+        self.0.iter().flat_map(|held| &held.legs)
+    }
+
+    /// What has been held so far, if anything ever was.
+    #[must_use]
+    pub fn held(&self) -> Option<&Held> {
+        self.0.as_deref()
+    }
+
+    /// As [`Self::held`], to be changed.
+    pub fn held_mut(&mut self) -> Option<&mut Held> {
+        self.0.as_deref_mut()
+    }
+
+    /// Where a leg can be put. What that takes stays with the queue until it is emptied by [`Self::take`], so that an
+    /// endpoint on which something waits tick after tick costs no allocation.
+    pub fn open(&mut self) -> &mut Held {
+        self.0.get_or_insert_default()
+    }
+
+    /// The oldest leg.
+    #[must_use]
+    pub fn front(&self) -> Option<HeldLeg> {
+        self.held()?.legs.front().copied()
+    }
+
+    /// Takes the oldest leg out.
+    pub fn pop_front(&mut self) -> Option<HeldLeg> {
+        let held = self.held_mut()?;
+        let leg = held.legs.pop_front()?;
+        held.bytes -= u64::from(leg.bytes);
+        Some(leg)
+    }
+
     /// Takes everything out.
     pub fn take(&mut self) -> Vec<HeldLeg> {
-        self.bytes = 0;
-        std::mem::take(&mut self.legs).into()
+        self.0.take().map(|held| held.legs.into()).unwrap_or_default()
     }
 }

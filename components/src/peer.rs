@@ -99,13 +99,13 @@ impl Parked {
     /// How many entries there are; stale ones, whose message has ended, included until they are swept.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.legs.len()
+        self.0.len()
     }
 
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.legs.is_empty()
+        self.0.is_empty()
     }
 
     fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {
@@ -117,15 +117,25 @@ impl Parked {
     }
 }
 
-/// That a peer was admitted, where, and when it was last heard.
+/// That a peer was admitted, and when it was last heard. Where it was admitted says the endpoint that has
+/// [`Source::Admitted`](crate::Source) among its sources.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[component(on_remove = Heard::on_remove)]
 pub struct Heard {
     /// When something last came from it, or when it was admitted.
     pub at: Timestamp,
     /// Whether its silence has been reported already.
     pub silent: bool,
-    /// The address at which it was admitted.
-    pub addr: SocketAddr,
+    /// Whether it counts against `admitted_peers_max`, as whoever the engine has admitted does.
+    pub counted: bool,
+}
+
+impl Heard {
+    fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {
+        if world.get::<Self>(context.entity).is_some_and(|heard| heard.counted) {
+            Obituaries::record(&mut world, &context, Obituary::Admission);
+        }
+    }
 }
 
 /// What every peer's entity starts with, its key or address aside.

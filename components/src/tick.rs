@@ -34,6 +34,14 @@ pub struct IoCounts {
     pub malformed: u64,
     /// Arrivals that the host's queue had no room for.
     pub received_lost: u64,
+    /// Arrivals from addresses that no peer has, for which their queue had no room.
+    pub unknown_lost: u64,
+    /// Cookies sent to those who greeted.
+    pub challenges: u64,
+    /// Greetings that were ignored: over the limit of a tick, or with a cookie that is not theirs.
+    pub hellos_ignored: u64,
+    /// How often the network said that something about the way to an address is wrong.
+    pub path_errors: u64,
     /// Datagrams that the kernel dropped at the receiving socket. The kernel tells with the next datagram that it does
     /// not drop, so drops at the very end of a run stay unknown.
     pub kernel_drops: u64,
@@ -54,6 +62,10 @@ impl IoCounts {
             received: self.received - earlier.received,
             malformed: self.malformed - earlier.malformed,
             received_lost: self.received_lost - earlier.received_lost,
+            unknown_lost: self.unknown_lost - earlier.unknown_lost,
+            challenges: self.challenges - earlier.challenges,
+            hellos_ignored: self.hellos_ignored - earlier.hellos_ignored,
+            path_errors: self.path_errors - earlier.path_errors,
             kernel_drops: self.kernel_drops - earlier.kernel_drops,
             events_lost: self.events_lost - earlier.events_lost,
             receipts_lost: self.receipts_lost - earlier.receipts_lost,

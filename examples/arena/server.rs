@@ -144,9 +144,9 @@ impl Server {
         let received: Vec<_> = self.net.received().collect();
         for Received { from, peer, kind, payload, .. } in received {
             match (peer, kind) {
-                (None, InboundKind::Hello) => self.admit(from),
+                (None, InboundKind::Hello { .. }) => self.admit(from),
                 // The welcome was lost: once more.
-                (Some(ship), InboundKind::Hello) => self.welcome(ship),
+                (Some(ship), InboundKind::Hello { .. }) => self.welcome(ship),
                 (peer, _) => match (peer, FromClient::decode(&payload)) {
                     (Some(ship), Some(said)) => self.obey(ship, said),
                     (None, Some(FromClient::Moved { token })) => self.readdress(token, from),

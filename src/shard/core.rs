@@ -1,15 +1,21 @@
 //! The core of a shard: legs in, datagrams out, every leg settled once. No task, no clock, no socket of its own.
 
+mod sending;
+
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use foldhash::quality::SeedableRandomState;
 use tickcast_components::{
     Batch, BatchEntry, CloseUnwritten, DropReason, EndpointReport, EndpointReportKind, LegOutcome, Outcome, Overflow,
-    Returned, ShardLimits, ShardOp, ShardReport, Slot, StopCause, Timestamp,
+    PathError, PathReport, Returned, ShardLimits, ShardOp, ShardReport, Slot, StopCause, Timestamp,
 };
 use tickcast_systems::overflow::{Admission, QueueLimits, admit};
 
-use super::coalesce::{self, Planned, Shape};
+use tickcast_components::handoff::PATH_REPORTS_MAX;
+
+use super::coalesce::{Bodies, Planned, Shape};
+use super::known::KnownAddrs;
 use super::table::{Messages, QueuedLeg, State, Table};
 use crate::framing::Framing;
 use crate::transport::{SenderEvent, Transmit, TransportShard, Verdict, Writable};
@@ -28,6 +34,8 @@ pub(crate) struct ShardCore {
     blocked: Vec<Slot>,
     /// Endpoints of which the frame wants to know how much they can take.
     credits: Vec<Slot>,
+    /// Addresses that a cookie goes to, and the epochs of their greetings.
+    challenges: Vec<(SocketAddr, u32)>,
     /// Legs held, by this side's own count.
     held: u64,
     batches: u64,
@@ -40,6 +48,11 @@ pub(crate) struct ShardCore {
     arrays: Arrays,
 }
 
+/// The least size of datagrams that hearsay can bring about, so that a forged error costs a few more datagrams, not one per
+/// message: what Linux believes by default over IPv4 (552 bytes of packet), and what every path takes over IPv6.
+const HEARSAY_BYTES_MIN_V4: u32 = 552 - 28;
+const HEARSAY_BYTES_MIN_V6: u32 = 1280 - 48;
+
 /// The batch that is being taken in: kept here, so that a panic in a transport loses nothing of it.
 #[derive(Debug, Default)]
 struct Intake {
@@ -50,10 +63,19 @@ struct Intake {
     next_in_list: usize,
 }
 
+/// A leg of a message without a deadline.
+#[derive(Clone, Copy, Debug)]
+struct Simple {
+    leg: QueuedLeg,
+    /// It may take another's place.
+    replaces: bool,
+}
+
 /// Arrays kept from one round of sending to the next.
 #[derive(Debug, Default)]
 struct Arrays {
     plan: Vec<Planned>,
+    bodies: Bodies,
     parts: Vec<std::io::IoSlice<'static>>,
     ends: Vec<usize>,
     transmits: Vec<Transmit<'static>>,
@@ -68,16 +90,18 @@ impl ShardCore {
         connected: bool,
         limits: ShardLimits,
         hash: SeedableRandomState,
+        known: Option<KnownAddrs>,
     ) -> Self {
         Self {
             shape: Shape { framing, epoch, datagram_bytes_max: limits.datagram_bytes_max },
             connected,
             limits,
-            table: Table::new(hash),
+            table: Table::new(hash, known),
             messages: Messages::default(),
             ready: Vec::new(),
             blocked: Vec::new(),
             credits: Vec::new(),
+            challenges: Vec::new(),
             held: 0,
             batches: 0,
             opening: None,
@@ -116,6 +140,16 @@ impl ShardCore {
         if self.held == 0 { Timestamp::NEVER } else { self.deadline_min }
     }
 
+    /// Whether anybody sends to an address, here or on another shard.
+    pub(crate) fn is_known(&self, addr: SocketAddr) -> bool {
+        self.table.is_known(addr)
+    }
+
+    /// Addresses to which the frame wants cookies sent, and the epochs of their greetings.
+    pub(crate) fn challenges(&mut self) -> std::vec::Drain<'_, (SocketAddr, u32)> {
+        self.challenges.drain(..)
+    }
+
     /// Whether anything waits for the transport to take more.
     pub(crate) fn is_blocked(&self) -> bool {
         !self.blocked.is_empty()
@@ -150,8 +184,11 @@ impl ShardCore {
                     let number = self.intake.numbers[message as usize];
                     let slots = std::sync::Arc::clone(&self.intake.batch.lists[list as usize].slots);
                     let except = self.intake.batch.lists[list as usize].except.clone();
+                    let simple = self.simple(number);
                     while let Some(&slot) = slots.get(self.intake.next_in_list) {
-                        if except.as_ref().is_none_or(|except| !except.contains(&slot)) {
+                        if except.as_ref().is_none_or(|except| !except.contains(&slot))
+                            && !simple.is_some_and(|simple| self.push_simple(slot, simple))
+                        {
                             self.push(slot, number, io, now);
                         }
                         self.intake.next_in_list += 1;
@@ -177,6 +214,37 @@ impl ShardCore {
         self.intake.next_entry = 0;
         self.batches += 1;
         self.drain(io, now);
+    }
+
+    /// What is the same for all recipients of a message that nothing can become of but to wait its turn, room given.
+    fn simple(&self, number: u32) -> Option<Simple> {
+        let message = self.messages.message(number);
+        let leg = QueuedLeg { message: number, bytes: message.payload.len() as u32, place: message.order };
+        let replaces = matches!(message.overflow, Overflow::KeepLatest { .. });
+        (message.deadline == Timestamp::NEVER).then_some(Simple { leg, replaces })
+    }
+
+    /// Puts a leg into a queue that has room for it, at a third of the cost of [`Self::push`]; answers whether it did.
+    #[inline]
+    fn push_simple(&mut self, slot: Slot, Simple { leg, replaces }: Simple) -> bool {
+        let Some(endpoint) = self.table.endpoints.get_mut(slot as usize) else { return false };
+        let bytes = endpoint.bytes + u64::from(leg.bytes);
+        if endpoint.state != State::Open
+            || endpoint.queue.len() >= self.limits.endpoint_legs_max
+            || bytes > self.limits.endpoint_bytes_max as u64
+            || (replaces && !endpoint.queue.is_empty())
+        {
+            return false;
+        }
+        endpoint.queue.push_back(leg);
+        endpoint.bytes = bytes;
+        if !endpoint.listed && !endpoint.blocked {
+            endpoint.listed = true;
+            self.ready.push(slot);
+        }
+        self.held += 1;
+        self.messages.retain(leg.message);
+        true
     }
 
     /// One leg to one endpoint. The transport is called before the leg is counted: should it panic, the leg is still the
@@ -265,6 +333,8 @@ impl ShardCore {
                 self.limits = limits;
                 self.shape.datagram_bytes_max = limits.datagram_bytes_max;
             }
+            ShardOp::Narrow { addr, datagram_bytes_max } => self.narrow_by_hearsay(addr, datagram_bytes_max),
+            ShardOp::Challenge { addr, epoch } => self.challenges.push((addr, epoch)),
             ShardOp::Abandon => self.drop_all(DropReason::Shutdown),
         }
     }
@@ -322,6 +392,26 @@ impl ShardCore {
                 self.give_all_back(slot, queue);
                 self.tell(slot, EndpointReportKind::Stopped(cause));
             }
+            SenderEvent::PathError(addr, error) => self.path_error(addr, error),
+        }
+    }
+
+    fn narrow_by_hearsay(&mut self, addr: SocketAddr, datagram_bytes_max: u32) {
+        let min = if addr.is_ipv4() { HEARSAY_BYTES_MIN_V4 } else { HEARSAY_BYTES_MIN_V6 };
+        self.table.narrow_at(addr, datagram_bytes_max.max(min));
+    }
+
+    /// Notes what the network has said of an address. What it says of sizes is believed only of addresses in use.
+    fn path_error(&mut self, addr: SocketAddr, error: PathError) {
+        if let PathError::TooBig { datagram_bytes_max } = error {
+            self.narrow_by_hearsay(addr, datagram_bytes_max);
+        }
+        self.report.path_errors += 1;
+        let known = self.report.path.iter_mut().find(|report| report.addr == addr && report.error == error);
+        if let Some(report) = known {
+            report.count += 1;
+        } else if self.report.path.len() < PATH_REPORTS_MAX {
+            self.report.path.push(PathReport { addr, error, count: 1 });
         }
     }
 
@@ -348,106 +438,15 @@ impl ShardCore {
         }
     }
 
-    /// Sends whatever can be sent, and answers questions about credit.
-    pub(crate) fn drain(&mut self, io: &mut impl TransportShard, now: Timestamp) {
-        self.expire(now);
-        while !self.ready.is_empty() {
-            self.send_round(io);
-        }
-        self.answer_credits();
-        if self.held == 0 {
-            self.deadline_min = Timestamp::NEVER;
-        }
-    }
-
-    /// Sends what waits for one endpoint, to make room in its queue. The others keep what they have for their own time, so
-    /// that one endpoint's burst changes nothing for them.
-    fn send_one(&mut self, slot: Slot, io: &mut impl TransportShard) {
-        let listed = self.table.endpoints[slot as usize].listed;
-        let others = std::mem::replace(&mut self.ready, std::mem::take(&mut self.arrays.slots));
-        self.ready.push(slot);
-        while !self.ready.is_empty() {
-            self.send_round(io);
-        }
-        // The endpoint still has its place among the others, if it had one.
-        self.table.endpoints[slot as usize].listed = listed;
-        self.arrays.slots = std::mem::replace(&mut self.ready, others);
-    }
-
-    /// Plans as many datagrams as one round takes, sends them, and settles their legs.
-    fn send_round(&mut self, io: &mut impl TransportShard) {
-        let Self { table, messages, ready, arrays, shape, .. } = self;
-        arrays.plan.clear();
-        arrays.ends.clear();
-        arrays.verdicts.clear();
-        let mut planned = 0;
-        for &slot in ready.iter() {
-            let blocked = table.endpoints[slot as usize].blocked;
-            if !blocked && !coalesce::plan(slot, table, &mut arrays.plan, *shape) {
-                break;
-            }
-            planned += 1;
-        }
-        // Whoever is not planned whole stays on the list, in its place.
-        for slot in ready.drain(..planned) {
-            table.endpoints[slot as usize].listed = false;
-        }
-        let mut parts = coalesce::recycle(std::mem::take(&mut arrays.parts));
-        let mut transmits = coalesce::recycle(std::mem::take(&mut arrays.transmits));
-        coalesce::gather(&arrays.plan, table, messages, *shape, &mut parts, &mut arrays.ends);
-        coalesce::transmits(&arrays.plan, table, &parts, &arrays.ends, &mut transmits);
-        let syscalls = io.send(&transmits, &mut arrays.verdicts);
-        arrays.transmits = coalesce::recycle(transmits);
-        arrays.parts = coalesce::recycle(parts);
-        self.report.syscalls += syscalls as u64;
-        let plan = std::mem::take(&mut self.arrays.plan);
-        let verdicts = std::mem::take(&mut self.arrays.verdicts);
-        debug_assert_eq!(plan.len(), verdicts.len(), "one verdict per transmit");
-        for (index, planned) in plan.iter().enumerate() {
-            // A transport that gives too few verdicts has not taken the rest.
-            let verdict = verdicts.get(index).copied().unwrap_or(Verdict::Blocked);
-            self.apply_verdict(planned, verdict);
-        }
-        if verdicts.contains(&Verdict::Blocked) {
-            let Self { table, ready, .. } = self;
-            ready.retain(|&slot| {
-                let endpoint = &mut table.endpoints[slot as usize];
-                endpoint.listed = !endpoint.blocked;
-                endpoint.listed
-            });
-        }
-        for planned in &plan {
-            let wire = self.table.endpoints[planned.slot as usize].wire;
-            let wire = &mut self.table.wires[wire as usize];
-            wire.planned = wire.sent;
-        }
-        self.arrays.plan = plan;
-        self.arrays.verdicts = verdicts;
-    }
-
-    fn apply_verdict(&mut self, planned: &Planned, verdict: Verdict) {
-        let slot = planned.slot;
-        let endpoint = &mut self.table.endpoints[slot as usize];
-        let outcome = match verdict {
-            Verdict::Sent => {
-                self.table.wires[endpoint.wire as usize].sent = planned.sequence;
-                self.report.datagrams += 1;
-                self.report.datagram_bytes += planned.bytes as u64;
-                Outcome::Written
-            }
-            Verdict::Failed(reason) => Outcome::Dropped(reason),
-            Verdict::Blocked => {
-                if !std::mem::replace(&mut endpoint.blocked, true) {
-                    self.blocked.push(slot);
-                }
-                return;
-            }
-        };
-        for _ in 0..planned.legs {
-            let endpoint = &mut self.table.endpoints[slot as usize];
-            let Some(leg) = endpoint.queue.pop_front() else { break };
-            endpoint.bytes -= u64::from(leg.bytes);
-            self.settle(slot, leg, outcome);
+    /// Enters legs that have ended into the books.
+    fn count(&mut self, legs: u64, bytes: u64, outcome: Outcome) {
+        self.held -= legs;
+        self.report.released_bytes += bytes;
+        match outcome {
+            Outcome::Written => self.report.written += legs,
+            Outcome::Acked => self.report.acked += legs,
+            Outcome::Indeterminate => self.report.indeterminate += legs,
+            Outcome::Dropped(reason) => self.report.dropped[reason] += legs,
         }
     }
 
@@ -478,45 +477,15 @@ impl ShardCore {
         self.arrays.slots = slots;
     }
 
-    fn answer_credits(&mut self) {
-        let (legs_max, bytes_max) = (self.limits.endpoint_legs_max, self.limits.endpoint_bytes_max as u64);
-        let mut index = 0;
-        while let Some(&slot) = self.credits.get(index) {
-            let endpoint = &mut self.table.endpoints[slot as usize];
-            let open = endpoint.state == State::Open && endpoint.credit_asked;
-            if open && (endpoint.queue.len() > legs_max / 2 || endpoint.bytes > bytes_max / 2) {
-                index += 1;
-                continue;
-            }
-            self.credits.swap_remove(index);
-            if open {
-                endpoint.credit_asked = false;
-                let legs = legs_max.saturating_sub(endpoint.queue.len()) as u32;
-                let bytes = bytes_max.saturating_sub(endpoint.bytes);
-                self.tell(slot, EndpointReportKind::Credit { legs, bytes });
-            }
-        }
-    }
-
-    /// The one place where a leg ends here.
+    /// Ends one leg that is in no queue any more.
     fn settle(&mut self, slot: Slot, leg: QueuedLeg, outcome: Outcome) {
-        self.held -= 1;
-        self.report.released_bytes += u64::from(leg.bytes);
-        match outcome {
-            Outcome::Written => self.report.written += 1,
-            Outcome::Acked => self.report.acked += 1,
-            Outcome::Indeterminate => self.report.indeterminate += 1,
-            Outcome::Dropped(reason) => self.report.dropped[reason] += 1,
-        }
-        let message = self.messages.message(leg.message);
-        if message.receipt {
+        self.count(1, u64::from(leg.bytes), outcome);
+        if let Some(sequence) = self.messages.release(leg.message) {
             let endpoint = self.table.get(slot);
-            let (generation, addr) =
-                (endpoint.map_or(0, |endpoint| endpoint.generation), endpoint.map(|found| found.addr));
-            let sequence = message.sequence;
+            let generation = endpoint.map_or(0, |endpoint| endpoint.generation);
+            let addr = endpoint.and_then(|endpoint| self.table.addr(endpoint));
             self.report.outcomes.push(LegOutcome { slot, generation, addr, sequence, outcome });
         }
-        self.messages.release(leg.message);
     }
 
     /// The one place where a leg goes back to the frame.

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tickcast_components::{Inbound, InboundKind, ShardPort, Slot, Timestamp, canonical};
+use tickcast_components::{Inbound, InboundKind, ShardLimits, ShardPort, Slot, Timestamp, canonical};
 
-use crate::framing::{Framing, decode};
+use super::core::ShardCore;
+use super::greeter::{Greeter, Greeting};
+use crate::framing::{Decoded, Framing, decode};
 use crate::transport::ReceiveSink;
 
 /// What arrived and has not found room in the port's queue yet: at most the records of one datagram.
@@ -45,50 +47,126 @@ fn put(port: &ShardPort, bytes_max: usize, inbound: Inbound) -> Result<(), Inbou
 pub(super) struct Sink<'a> {
     pub(super) inbox: &'a mut Inbox,
     pub(super) port: &'a ShardPort,
+    pub(super) core: &'a ShardCore,
+    pub(super) greeter: &'a mut Greeter,
     pub(super) framing: Framing,
-    pub(super) bytes_max: usize,
+    pub(super) limits: ShardLimits,
     pub(super) now: Timestamp,
+    pub(super) counts: Counts,
+    /// How many more datagrams this turn takes.
+    pub(super) datagrams_left: usize,
+}
+
+/// Who has sent a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sender {
+    /// Somebody who is sent to as well.
+    Known,
+    /// Somebody else.
+    Unknown,
+    /// The same, when there is no room for what such people send.
+    Unwelcome,
+}
+
+/// What became of arrivals that the frame does not get to see.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
     pub(super) malformed: u64,
+    pub(super) hellos_ignored: u64,
+    pub(super) unknown_lost: u64,
 }
 
 impl Sink<'_> {
-    fn pass_on(&mut self, from: SocketAddr, kind: InboundKind, payload: Bytes) {
+    fn pass_on(&mut self, sender: Sender, from: SocketAddr, kind: InboundKind, payload: Bytes) {
         let inbound = Inbound { from, kind, payload, at: self.now };
-        if !self.inbox.overflow.is_empty() {
+        if sender != Sender::Known {
+            self.pass_on_unknown(inbound);
+        } else if !self.inbox.overflow.is_empty() {
             self.inbox.overflow.push_back(inbound);
-        } else if let Err(inbound) = put(self.port, self.bytes_max, inbound) {
+        } else if let Err(inbound) = put(self.port, self.limits.inbound_bytes_max, inbound) {
             self.inbox.overflow.push_back(inbound);
+        }
+    }
+
+    /// What comes from a stranger never stops the reading: without room for it, it is dropped.
+    fn pass_on_unknown(&mut self, inbound: Inbound) {
+        let bytes = inbound.payload.len() as u64;
+        let waiting = self.port.inbound_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if waiting + bytes > self.limits.inbound_bytes_max as u64 / 2 || self.port.unknown.push(inbound).is_err() {
+            self.port.inbound_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.counts.unknown_lost += 1;
+        }
+    }
+
+    /// Who has sent this, and whether there is room for it. Whoever has a connection is no stranger.
+    fn sender(&self, from: SocketAddr, slot: Option<Slot>) -> Sender {
+        if slot.is_some() || self.core.is_known(from) {
+            Sender::Known
+        } else if self.port.unknown.is_full() {
+            Sender::Unwelcome
+        } else {
+            Sender::Unknown
+        }
+    }
+
+    fn take_hello(&mut self, from: SocketAddr, decoded: &Decoded<'_>) {
+        let header = &decoded.header;
+        match self.greeter.judge(from, header, self.limits.hellos, self.now) {
+            Greeting::Heard { verified } => {
+                let kind = InboundKind::Hello { verified, epoch: header.epoch };
+                for record in decoded.records() {
+                    // The padding stays behind.
+                    let payload = Bytes::copy_from_slice(record.payload);
+                    let greeting = Inbound { from, kind, payload, at: self.now };
+                    self.counts.hellos_ignored += u64::from(self.port.greetings.push(greeting).is_err());
+                }
+            }
+            Greeting::Answered => {}
+            Greeting::Ignored => self.counts.hellos_ignored += 1,
+        }
+    }
+
+    fn take_framed(&mut self, from: SocketAddr, slot: Option<Slot>, datagram: &[u8]) {
+        match decode(datagram) {
+            Ok(decoded) if decoded.is_hello() => self.take_hello(from, &decoded),
+            // Challenges are for clients.
+            Ok(decoded) if decoded.is_challenge() => self.counts.malformed += 1,
+            Ok(decoded) => {
+                let sender = self.sender(from, slot);
+                if sender == Sender::Unwelcome {
+                    self.counts.unknown_lost += decoded.records().len() as u64;
+                    return;
+                }
+                // One allocation for the datagram, which its records share.
+                let whole = Bytes::copy_from_slice(datagram);
+                for record in decoded.records() {
+                    let kind = InboundKind::Message { id: record.id, label: record.label };
+                    self.pass_on(sender, from, kind, whole.slice(record.range()));
+                }
+            }
+            Err(error) => {
+                self.counts.malformed += 1;
+                tracing::trace!(%from, %error, "datagram rejected");
+            }
         }
     }
 }
 
 impl ReceiveSink for Sink<'_> {
-    fn push(&mut self, from: SocketAddr, _: Option<Slot>, datagram: &[u8]) -> bool {
+    fn push(&mut self, from: SocketAddr, slot: Option<Slot>, datagram: &[u8]) -> bool {
         let from = canonical(from);
-        match self.framing {
-            Framing::Raw => self.pass_on(from, InboundKind::Raw, Bytes::copy_from_slice(datagram)),
-            Framing::Framed => match decode(datagram) {
-                Ok(decoded) => {
-                    // One allocation for the datagram, which its records share. A hello's padding stays behind, so that what
-                    // waits weighs what it is counted for.
-                    let end = decoded.records().last().map_or(0, |record| record.range().end);
-                    let whole = Bytes::copy_from_slice(&datagram[..end]);
-                    for record in decoded.records() {
-                        let payload = whole.slice(record.range());
-                        let kind = if decoded.is_hello() {
-                            InboundKind::Hello
-                        } else {
-                            InboundKind::Message { id: record.id, label: record.label }
-                        };
-                        self.pass_on(from, kind, payload);
-                    }
-                }
-                Err(error) => {
-                    self.malformed += 1;
-                    tracing::trace!(%from, %error, "datagram rejected");
-                }
-            },
+        if from.port() == 0 {
+            // Nobody can be answered there, and no host could admit it.
+            self.counts.malformed += 1;
+        } else if self.framing == Framing::Raw {
+            match self.sender(from, slot) {
+                Sender::Unwelcome => self.counts.unknown_lost += 1,
+                sender => self.pass_on(sender, from, InboundKind::Raw, Bytes::copy_from_slice(datagram)),
+            }
+        } else {
+            self.take_framed(from, slot, datagram);
         }
-        self.inbox.overflow.is_empty()
+        self.datagrams_left = self.datagrams_left.saturating_sub(1);
+        self.inbox.overflow.is_empty() && self.datagrams_left > 0
     }
 }

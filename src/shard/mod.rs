@@ -5,13 +5,18 @@
 //! those are the frame's.
 //!
 //! [`table`] is who can be sent to and what waits for them, [`coalesce`] turns what waits into datagrams, [`core`] moves
-//! legs through both and keeps the books, [`inbox`] takes arrivals apart, [`task`] polls it all.
+//! legs through both and keeps the books, [`inbox`] takes arrivals apart, [`greeter`] judges and answers greetings, [`known`] tells
+//! peers from strangers where there are several shards, [`task`] polls it all.
 
 mod coalesce;
 mod core;
+mod greeter;
 mod inbox;
+mod known;
 mod table;
 mod task;
 
 pub(crate) use self::core::ShardCore;
+pub(crate) use self::greeter::Greeter;
+pub(crate) use self::known::KnownAddrs;
 pub(crate) use self::task::{ShardTask, spawn};

@@ -1,20 +1,26 @@
 //! The shard's table: endpoints by slot, messages by number, sequence spaces by address.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use foldhash::quality::SeedableRandomState;
-use hashbrown::HashMap;
-use tickcast_components::{BatchMessage, Overflow, Slot};
+use hashbrown::HashTable;
+use tickcast_components::{BatchMessage, CompactAddr, Overflow, Slot, Timestamp};
 use tickcast_systems::overflow::Rules;
 
+use super::known::KnownAddrs;
 use crate::framing::{RECORD_HEADER_BYTES, RecordHeader};
+
+/// How long a smaller size of datagrams is kept, as long as Linux keeps what it knows of a path (RFC 1191, section 6.3).
+const NARROW_AGE_MAX: Duration = Duration::from_mins(10);
 
 /// One slot.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    pub(super) addr: SocketAddr,
     pub(super) generation: u32,
+    /// Its sequence space, which knows the address; counts only while it is not closed.
     pub(super) wire: u32,
     pub(super) state: State,
     /// Its transport has said that it cannot take more for now.
@@ -62,6 +68,8 @@ struct Entry {
     message: Option<BatchMessage>,
     record: [u8; RECORD_HEADER_BYTES],
     legs: u32,
+    /// As the message says.
+    receipt: bool,
 }
 
 impl Messages {
@@ -74,7 +82,8 @@ impl Messages {
             wants_ack: false,
             sequence: message.sequence,
         };
-        let entry = Entry { record: record.encode(), message: Some(message), legs: 1 };
+        let receipt = message.receipt;
+        let entry = Entry { record: record.encode(), message: Some(message), legs: 1, receipt };
         if let Some(number) = self.free.pop() {
             self.list[number as usize] = entry;
             number
@@ -102,14 +111,16 @@ impl Messages {
         self.list[number as usize].legs += 1;
     }
 
-    /// Takes one leg off; after the last the message goes.
-    pub(super) fn release(&mut self, number: u32) {
+    /// Takes one leg off; after the last the message goes. Answers its sequence if the host wants to know the leg's outcome.
+    pub(super) fn release(&mut self, number: u32) -> Option<u64> {
         let entry = &mut self.list[number as usize];
+        let receipt = if entry.receipt { entry.message.as_ref().map(|message| message.sequence) } else { None };
         entry.legs -= 1;
         if entry.legs == 0 {
             entry.message = None;
             self.free.push(number);
         }
+        receipt
     }
 }
 
@@ -130,14 +141,18 @@ impl Rules<QueuedLeg> for Messages {
     }
 }
 
-/// A sequence space: one for each address, however many endpoints it has, since the receiver sees one sender.
+/// A sequence space: one for each address, however many endpoints it has, since the receiver sees one sender. The address
+/// stands here only: at 100,000 peers each further copy of it costs 42 bytes per peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wire {
+    pub(super) addr: CompactAddr,
     /// The last number that left.
     pub(super) sent: u32,
     /// The last number given to a datagram that is about to be sent.
     pub(super) planned: u32,
     users: u32,
+    /// What the path has been found to take, in bytes of UDP payload.
+    pub(super) datagram_bytes_max: u32,
 }
 
 /// All endpoints and sequence spaces.
@@ -146,19 +161,31 @@ pub(super) struct Table {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) wires: Vec<Wire>,
     free_wires: Vec<u32>,
-    wire_of: HashMap<SocketAddr, u32, SeedableRandomState>,
+    /// The sequence spaces in use, by address.
+    wire_of: HashTable<u32>,
+    hash: SeedableRandomState,
+    /// The addresses of all shards, where there are several.
+    known: Option<KnownAddrs>,
+    /// Sequence spaces whose datagrams were made smaller, and when, oldest first.
+    narrowed: VecDeque<(Timestamp, u32)>,
+    /// The time when it was last told.
+    now: Timestamp,
     /// The highest number that any sequence space which is gone has used. A new one starts behind it: a number is never
     /// used twice towards one address within an epoch, or its receiver would take the second for a duplicate.
     high_water: u32,
 }
 
 impl Table {
-    pub(super) fn new(hash: SeedableRandomState) -> Self {
+    pub(super) fn new(hash: SeedableRandomState, known: Option<KnownAddrs>) -> Self {
         Self {
             endpoints: Vec::new(),
             wires: Vec::new(),
             free_wires: Vec::new(),
-            wire_of: HashMap::with_hasher(hash),
+            wire_of: HashTable::new(),
+            hash,
+            known,
+            narrowed: VecDeque::new(),
+            now: Timestamp(0),
             high_water: 0,
         }
     }
@@ -171,7 +198,6 @@ impl Table {
     pub(super) fn open(&mut self, slot: Slot, generation: u32, addr: SocketAddr, blocked: bool) {
         while self.endpoints.len() <= slot as usize {
             self.endpoints.push(Endpoint {
-                addr,
                 generation: 0,
                 wire: 0,
                 state: State::Closed,
@@ -185,7 +211,6 @@ impl Table {
         let wire = self.join_wire(addr);
         let endpoint = &mut self.endpoints[slot as usize];
         debug_assert!(endpoint.queue.is_empty() && endpoint.state == State::Closed, "a slot is reused after closing");
-        endpoint.addr = addr;
         endpoint.generation = generation;
         endpoint.wire = wire;
         endpoint.state = State::Open;
@@ -199,34 +224,95 @@ impl Table {
         endpoint.state = State::Closed;
         endpoint.blocked = false;
         endpoint.credit_asked = false;
-        let (wire, addr) = (endpoint.wire, endpoint.addr);
-        self.leave_wire(wire, addr);
+        let wire = endpoint.wire;
+        self.leave_wire(wire);
+    }
+
+    /// Whether anybody sends to an address, here or on another shard.
+    pub(super) fn is_known(&self, addr: SocketAddr) -> bool {
+        self.wire_at(addr).is_some() || self.known.as_ref().is_some_and(|known| known.contains(addr))
+    }
+
+    /// Makes datagrams to an address no larger than so many bytes, if anybody sends there.
+    pub(super) fn narrow_at(&mut self, addr: SocketAddr, bytes_max: u32) {
+        if let Some(wire) = self.wire_at(addr) {
+            self.narrow(wire, bytes_max);
+        }
+    }
+
+    /// Makes datagrams of a sequence space no larger than so many bytes, for a while.
+    pub(super) fn narrow(&mut self, number: u32, bytes_max: u32) {
+        let wire = &mut self.wires[number as usize];
+        if wire.datagram_bytes_max == u32::MAX {
+            self.narrowed.push_back((self.now, number));
+        }
+        wire.datagram_bytes_max = wire.datagram_bytes_max.min(bytes_max);
+    }
+
+    /// Lets datagrams that were made smaller long ago try their full size again: paths change.
+    pub(super) fn widen(&mut self, now: Timestamp) {
+        self.now = now;
+        while let Some(&(at, wire)) = self.narrowed.front()
+            && at.after(NARROW_AGE_MAX) <= now
+        {
+            self.narrowed.pop_front();
+            // Should another have the sequence space by now, the worst is an attempt too early.
+            self.wires[wire as usize].datagram_bytes_max = u32::MAX;
+        }
+    }
+
+    /// The address that an endpoint sends to; `None` if it is closed.
+    pub(super) fn addr(&self, endpoint: &Endpoint) -> Option<SocketAddr> {
+        (endpoint.state != State::Closed).then(|| self.wires[endpoint.wire as usize].addr.get())
+    }
+
+    fn wire_at(&self, addr: SocketAddr) -> Option<u32> {
+        let compact = CompactAddr::from(addr);
+        self.wire_of.find(self.hash.hash_one(addr), |&wire| self.wires[wire as usize].addr == compact).copied()
     }
 
     fn join_wire(&mut self, addr: SocketAddr) -> u32 {
-        let number = *self.wire_of.entry(addr).or_insert_with(|| {
-            let wire = Wire { sent: self.high_water, planned: self.high_water, users: 0 };
-            if let Some(number) = self.free_wires.pop() {
-                self.wires[number as usize] = wire;
-                number
-            } else {
-                self.wires.push(wire);
-                (self.wires.len() - 1) as u32
-            }
-        });
-        self.wires[number as usize].users += 1;
+        let number = self.wire_at(addr).unwrap_or_else(|| self.add_wire(addr));
+        let wire = &mut self.wires[number as usize];
+        wire.users += 1;
+        if wire.users == 1
+            && let Some(known) = &self.known
+        {
+            known.add(addr);
+        }
         number
     }
 
-    fn leave_wire(&mut self, number: u32, addr: SocketAddr) {
+    fn add_wire(&mut self, addr: SocketAddr) -> u32 {
+        let (sent, planned) = (self.high_water, self.high_water);
+        let wire = Wire { addr: addr.into(), sent, planned, users: 0, datagram_bytes_max: u32::MAX };
+        let number = if let Some(number) = self.free_wires.pop() {
+            self.wires[number as usize] = wire;
+            number
+        } else {
+            self.wires.push(wire);
+            (self.wires.len() - 1) as u32
+        };
+        let Self { wire_of, wires, hash, .. } = self;
+        wire_of.insert_unique(hash.hash_one(addr), number, |&other| hash.hash_one(wires[other as usize].addr.get()));
+        number
+    }
+
+    fn leave_wire(&mut self, number: u32) {
         let wire = &mut self.wires[number as usize];
+        let addr = wire.addr.get();
         wire.users -= 1;
         if wire.users == 0 {
             // Serial number arithmetic (RFC 1982): the later of two numbers that may have wrapped.
             if wire.sent.wrapping_sub(self.high_water).cast_signed() > 0 {
                 self.high_water = wire.sent;
             }
-            self.wire_of.remove(&addr);
+            if let Ok(found) = self.wire_of.find_entry(self.hash.hash_one(addr), |&other| other == number) {
+                found.remove();
+            }
+            if let Some(known) = &self.known {
+                known.remove(addr);
+            }
             self.free_wires.push(number);
         }
     }

@@ -18,7 +18,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
-use tickcast_components::{DropReason, Slot};
+use tickcast_components::{DropReason, PathError, Slot};
 
 /// What a transport can do. Fixed for the life of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,8 @@ pub trait TransportShard: Send + 'static {
     /// Writes what it can of `transmits`, in order, without waiting, and pushes exactly one [`Verdict`] for each.
     ///
     /// A failure of one never keeps the rest from being tried. After [`Verdict::Blocked`] for an endpoint, later
-    /// transmits of the same endpoint must be `Blocked` too: order within an endpoint is kept.
+    /// transmits of the same endpoint must be `Blocked` too: order within an endpoint is kept. The same holds for
+    /// [`Verdict::Oversized`]. Transmits of one endpoint stand side by side.
     ///
     /// Returns the number of system calls made, for the books.
     fn send(&mut self, transmits: &[Transmit<'_>], verdicts: &mut Vec<Verdict>) -> usize;
@@ -88,7 +89,8 @@ pub trait TransportShard: Send + 'static {
     /// full (`Ready`). Errors of reading are the transport's to count and survive.
     fn poll_receive(&mut self, context: &mut Context<'_>, sink: &mut dyn ReceiveSink) -> Poll<()>;
 
-    /// The next change of a sender, if there is one. Shared-socket transports never have any.
+    /// The next change of a sender, if there is one. What comes of `send` or `poll_receive` needs no waking: a shard asks
+    /// after both. Shared-socket transports have [`SenderEvent::PathError`] only.
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<SenderEvent>;
 
     /// Datagrams that the kernel dropped at the receiving socket since the shard was bound, as the kernel counts them.
@@ -100,7 +102,7 @@ pub trait TransportShard: Send + 'static {
 /// One datagram or one frame of a stream, gathered from parts that are shared between recipients.
 #[derive(Clone, Copy, Debug)]
 pub struct Transmit<'a> {
-    /// The endpoint.
+    /// The endpoint, or [`NO_SLOT`].
     pub slot: Slot,
     /// Its address, canonical (never IPv4-mapped).
     pub addr: SocketAddr,
@@ -119,6 +121,9 @@ pub enum Verdict {
     Blocked,
     /// It cannot be sent; its legs are dropped for this reason.
     Failed(DropReason),
+    /// Nothing larger than this many bytes can be sent there now: the shard makes smaller datagrams of its legs, and drops
+    /// what alone is too large. So are all that follow to the same endpoint, whatever their size: nothing was sent.
+    Oversized(usize),
 }
 
 /// What may be tried again.
@@ -137,7 +142,13 @@ pub enum SenderEvent {
     Connected(Slot),
     /// The endpoint's sender has ended by itself. The slot stays known until [`TransportShard::close`].
     Stopped(Slot, StopCause),
+    /// The network has said that something is wrong on the way to an address, whose endpoints stay as they are. It
+    /// belongs to no transmit: what met the error had been [`Verdict::Sent`].
+    PathError(SocketAddr, PathError),
 }
+
+/// The slot of a transmit to an address that is no endpoint, which only shared-socket transports are asked for.
+pub const NO_SLOT: Slot = Slot::MAX;
 
 pub use tickcast_components::StopCause;
 

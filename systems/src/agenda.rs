@@ -27,10 +27,16 @@ impl<T: Ord> Agenda<T> {
 
     /// Takes out what is due.
     pub fn pop_due(&mut self, now: Timestamp) -> Option<T> {
-        if self.0.peek()?.0.0 > now {
+        if !self.is_due(now) {
             return None;
         }
         self.0.pop().map(|entry| entry.0.1)
+    }
+
+    /// Whether anything is due.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.0.peek().is_some_and(|entry| entry.0.0 <= now)
     }
 
     /// How many things are on the agenda.

@@ -60,9 +60,9 @@ pub fn audit<P: PeerId>(world: &mut World) -> Audit {
         debug_assert!(ours(of));
         audit.endpoints += u64::from(is_endpoint);
         for queue in parked.map(|parked| &parked.0).into_iter().chain(waiting.map(|waiting| &waiting.queue)) {
-            let bytes: u64 = queue.legs.iter().map(|leg| u64::from(leg.bytes)).sum();
-            audit.wrong_bytes += u64::from(bytes != queue.bytes);
-            queues.push(queue.legs.iter().copied().collect());
+            let bytes: u64 = queue.iter().map(|leg| u64::from(leg.bytes)).sum();
+            audit.wrong_bytes += u64::from(bytes != queue.held().map_or(0, |held| held.bytes));
+            queues.push(queue.iter().copied().collect());
         }
     }
     let mut state = world.query::<(&Pending, &InstanceOf)>();
@@ -82,7 +82,9 @@ pub fn audit<P: PeerId>(world: &mut World) -> Audit {
                     audit.held_in_queues += u64::from(*legs);
                 }
                 Obituary::Endpoint { .. } => audit.endpoints += 1,
-                Obituary::Memberships { list, .. } => left.extend(list.iter().map(|membership| membership.group)),
+                Obituary::Memberships { list, .. } => {
+                    left.extend(list.as_slice().iter().map(|membership| membership.group));
+                }
                 _ => {}
             }
         }
@@ -134,7 +136,7 @@ fn misplaced(world: &World, group: Entity, members: &Members, struck: u64) -> u6
         };
         let known = world
             .get::<Memberships>(member.peer)
-            .is_some_and(|own| own.0.iter().any(|own| own.group == group && own.index as usize == index));
+            .is_some_and(|own| own.0.as_slice().iter().any(|own| own.group == group && own.index as usize == index));
         count += u64::from(!placed || !known);
     }
     // Members that were despawned leave in the next tick, by what they have left.

@@ -3,29 +3,29 @@
 //! Reads the shards' reports, arrivals within their budget, directory changes within theirs, and what despawned
 //! entities have left; writes books, endpoints, the host's queues and the dirty lists. Sends nothing.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::{SystemParam, SystemState};
 use tickcast_components::identity::{Obituaries, Obituary};
 use tickcast_components::{
-    Aim, Batch, BatchEntry, BatchMessage, CloseUnwritten, DropReason, EndpointReport, EndpointReportKind,
-    EndpointState, Event, Heard, Inbound, InstanceOf, LegOutcome, Outcome, PeerId, PeerState, Pending, Received,
-    Recipients, Returned, ShardOp, ShardReport, Slot,
+    AddressPolicy, Aim, Batch, BatchEntry, BatchMessage, CloseUnwritten, DropReason, EndpointReport,
+    EndpointReportKind, EndpointState, Endpoints, Event, Heard, InstanceOf, LegOutcome, Outcome, PathError, PathReport,
+    PeerId, PeerState, Pending, Recipients, Returned, ShardOp, ShardReport, Slot, Source, StopCause,
 };
 
+use crate::arrivals::arrivals;
 use crate::ingest::spawn_peer;
 use crate::legs::{Legs, Whose};
 use crate::resolve::end_search;
 use crate::resources::{
-    Directory, Messages, Owner, Phase, Registry, Reports, Settings, Shard, Shards, Shutdown, Watch,
+    Books, Directory, Messages, Phase, Registry, Reports, Settings, Shard, Shards, Shutdown, Watch,
 };
 use crate::senders::Senders;
 
 /// Reports of one shard taken in one tick: as many as its queue holds.
 const REPORTS_PER_TICK_MAX: usize = tickcast_components::handoff::SHARD_REPORTS_MAX;
-/// Arrivals between two looks at the stopwatch, which costs about 25 ns.
-const ARRIVALS_PER_LOOK: usize = 64;
 
 /// What `collect` works on.
 #[derive(SystemParam)]
@@ -40,23 +40,31 @@ pub(crate) struct Collect<'w, 's, P: PeerId> {
     commands: Commands<'w, 's>,
 }
 
-/// An exclusive system, since legs that come back need message entities at once: the pool is stocked first.
-pub(crate) fn collect<P: PeerId>(world: &mut World, state: &mut SystemState<Collect<P>>) -> u64 {
-    let mut reports = std::mem::take(&mut world.resource_mut::<Reports<P>>().0);
-    let mut returned = 0;
-    for (number, shard) in world.resource_mut::<Shards<P>>().list.iter_mut().enumerate() {
-        for _ in 0..REPORTS_PER_TICK_MAX {
-            let Some(report) = shard.port.reports.pop() else { break };
-            returned += report.returned.len();
-            reports.push((number, report));
-        }
-        if shard.port.reports_full.swap(false, Ordering::AcqRel) {
-            shard.port.waker.wake();
-        }
-        if shard.port.gone.load(Ordering::Acquire) {
-            last_reports(number, shard, &mut reports);
-        }
+/// What `collect` needs in most ticks, in which shards only have counts to tell.
+#[derive(SystemParam)]
+pub(crate) struct Counts<'w, P: PeerId> {
+    books: ResMut<'w, Books<P>>,
+    shards: ResMut<'w, Shards<P>>,
+    reports: ResMut<'w, Reports<P>>,
+    obituaries: ResMut<'w, Obituaries>,
+    settings: Res<'w, Settings<P>>,
+    directory: Res<'w, Directory<P>>,
+}
+
+/// An exclusive system, since legs that come back need message entities at once: the pool is stocked first. And since most
+/// ticks bring nothing but counts, for which it looks at no entity: that is half of its time when caches are cold.
+pub(crate) fn collect<P: PeerId>(
+    world: &mut World,
+    counts: &mut SystemState<Counts<P>>,
+    state: &mut SystemState<Collect<P>>,
+) -> u64 {
+    let mut counts = counts.get_mut(world).expect("the engine's resources are in the World");
+    counts.take_reports();
+    if counts.is_all() {
+        return counts.enter();
     }
+    let mut reports = std::mem::take(&mut counts.reports.0);
+    let returned = reports.iter().map(|(_, report)| report.returned.len()).sum();
     if returned > 0 {
         stock::<P>(world, returned);
     }
@@ -67,19 +75,66 @@ pub(crate) fn collect<P: PeerId>(world: &mut World, state: &mut SystemState<Coll
     let left = obituaries.of(legs.settings.instance).map(std::mem::take).unwrap_or_default();
     items += left.len() as u64;
     for obituary in left {
-        bury(obituary, legs, senders, commands);
+        bury(obituary, legs, senders, heard, commands);
     }
     for (shard, mut report) in reports.drain(..) {
-        book(shard, &mut report, given_up, legs, senders, commands);
-        report.clear();
-        // A full queue of spares only means that the shard has enough.
-        let _ = senders.shards.list[shard].port.spare_reports.push(report);
+        count(shard, &mut report, &mut legs.books, &mut senders.shards.list);
+        settle(shard, &mut report, given_up, legs, senders, commands);
+        give_back(&senders.shards.list[shard], report);
     }
     items += arrivals(legs, senders, heard, watch);
     items += listings(legs, senders, directory, commands);
     state.apply(world);
     world.resource_mut::<Reports<P>>().0 = reports;
     items
+}
+
+impl<P: PeerId> Counts<'_, P> {
+    /// Takes what the shards have reported since the last tick.
+    fn take_reports(&mut self) {
+        for (number, shard) in self.shards.list.iter_mut().enumerate() {
+            for _ in 0..REPORTS_PER_TICK_MAX {
+                let Some(report) = shard.port.reports.pop() else { break };
+                self.reports.0.push((number, report));
+            }
+            if shard.port.reports_full.swap(false, Ordering::AcqRel) {
+                shard.port.waker.wake();
+            }
+            if shard.port.gone.load(Ordering::Acquire) {
+                last_reports(number, shard, &mut self.reports.0);
+            }
+        }
+    }
+
+    /// Whether counts are all that there is.
+    fn is_all(&mut self) -> bool {
+        self.reports.0.iter().all(|(_, report)| !report.has_details())
+            && self.obituaries.of(self.settings.instance).is_none_or(|list| list.is_empty())
+            && self.directory.changes.is_empty()
+            && self.shards.list.iter().all(|Shard { port, .. }| {
+                port.inbound.is_empty()
+                    && port.greetings.is_empty()
+                    && port.unknown.is_empty()
+                    && !port.starved.load(Ordering::Acquire)
+            })
+    }
+
+    /// Enters them into the books.
+    fn enter(&mut self) -> u64 {
+        let Self { books, shards, reports, .. } = self;
+        let items = reports.0.len() as u64;
+        for (shard, mut report) in reports.0.drain(..) {
+            count(shard, &mut report, books, &mut shards.list);
+            give_back(&shards.list[shard], report);
+        }
+        items
+    }
+}
+
+/// Gives a report back to its shard, to be filled again. A full queue of spares only means that there are enough.
+fn give_back(shard: &Shard, mut report: ShardReport) {
+    report.clear();
+    let _ = shard.port.spare_reports.push(report);
 }
 
 /// What a shard whose task is gone has still to tell, and what it would tell of batches that nobody takes any more.
@@ -135,7 +190,13 @@ fn stock<P: PeerId>(world: &mut World, needed: usize) {
 }
 
 /// Settles what a despawned entity has left.
-fn bury<P: PeerId>(obituary: Obituary, legs: &mut Legs<P>, senders: &mut Senders<P>, commands: &mut Commands) {
+fn bury<P: PeerId>(
+    obituary: Obituary,
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    heard: &Query<&mut Heard>,
+    commands: &mut Commands,
+) {
     match obituary {
         Obituary::Message { entity, sequence, legs: count, receipt, held } => {
             legs.books.drop(DropReason::Cancelled, u64::from(count));
@@ -159,7 +220,9 @@ fn bury<P: PeerId>(obituary: Obituary, legs: &mut Legs<P>, senders: &mut Senders
             if endpoint.state.holds_slot() {
                 let (slot, generation) = (endpoint.slot, endpoint.generation);
                 let shard = &mut senders.shards.list[usize::from(endpoint.shard)];
-                if let Some(entry) = shard.slots.get_mut(slot as usize).filter(|entry| entry.endpoint == Some(entity)) {
+                if let Some(entry) =
+                    shard.slots.get_mut(slot as usize).filter(|entry| { entry.endpoint } == Some(entity))
+                {
                     entry.endpoint = None;
                     if let EndpointState::Closing(then) = endpoint.state {
                         senders.release_heir(then);
@@ -173,6 +236,11 @@ fn bury<P: PeerId>(obituary: Obituary, legs: &mut Legs<P>, senders: &mut Senders
             // Unless its peer went too, a host has despawned it: the peer finds another way, or the same address anew.
             senders.dirty.links.extend(peer);
             senders.dirty.lookups.extend(peer);
+            // Where a peer was admitted no directory knows: only this endpoint did.
+            if let Some(peer) = peer.filter(|&peer| endpoint.sources.contains(Source::Admitted) && heard.contains(peer))
+            {
+                senders.dirty.list_again(peer, Source::Admitted, vec![endpoint.addr.get()]);
+            }
         }
         Obituary::Peer(state) => {
             if state != PeerState::Ready {
@@ -182,21 +250,14 @@ fn bury<P: PeerId>(obituary: Obituary, legs: &mut Legs<P>, senders: &mut Senders
                 end_search(entity, senders, commands);
             }
         }
+        Obituary::Admission => senders.registry.admitted = senders.registry.admitted.saturating_sub(1),
         // Ingest has struck these already, before it counted anything.
         Obituary::Memberships { .. } | Obituary::Bare(_) | Obituary::Group(_) => {}
     }
 }
 
-/// Enters one report into the books.
-fn book<P: PeerId>(
-    shard: usize,
-    report: &mut ShardReport,
-    given_up: bool,
-    legs: &mut Legs<P>,
-    senders: &mut Senders<P>,
-    commands: &mut Commands,
-) {
-    let books = &mut legs.books;
+/// Enters the counts of a report into the books.
+fn count<P: PeerId>(shard: usize, report: &mut ShardReport, books: &mut Books<P>, shards: &mut [Shard]) {
     books.legs.written += report.written;
     books.legs.acked += report.acked;
     books.legs.indeterminate += report.indeterminate;
@@ -205,7 +266,11 @@ fn book<P: PeerId>(
     books.io.datagram_bytes += report.datagram_bytes;
     books.io.syscalls += report.syscalls;
     books.io.malformed += report.malformed;
-    let before = &mut senders.shards.list[shard];
+    books.io.path_errors += report.path_errors;
+    books.io.challenges += report.challenges;
+    books.io.hellos_ignored += report.hellos_ignored;
+    books.io.unknown_lost += report.unknown_lost;
+    let before = &mut shards[shard];
     let settled = report.written + report.acked + report.indeterminate + report.dropped.total();
     before.legs -= settled + report.returned.len() as u64;
     before.bytes -= report.released_bytes;
@@ -213,7 +278,18 @@ fn book<P: PeerId>(
     before.reported_legs = report.held_legs;
     before.kernel_drops = report.kernel_drops;
     before.spare.append(&mut report.spent);
-    books.io.kernel_drops = senders.shards.list.iter().map(|shard| shard.kernel_drops).sum();
+    books.io.kernel_drops = shards.iter().map(|shard| shard.kernel_drops).sum();
+}
+
+/// Applies what a report tells of single legs, senders and addresses.
+fn settle<P: PeerId>(
+    shard: usize,
+    report: &mut ShardReport,
+    given_up: bool,
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    commands: &mut Commands,
+) {
     for outcome in &report.outcomes {
         let endpoint = senders.shards.list[shard].endpoint(outcome.slot, outcome.generation);
         let peer = endpoint.and_then(|entity| senders.endpoints.get(entity).ok()).map(|(.., of)| of.0);
@@ -242,6 +318,16 @@ fn book<P: PeerId>(
         let Some(entity) = endpoint else { continue };
         change(entity, kind, legs, senders, commands);
     }
+    for &PathReport { addr, error, count } in &report.path {
+        if let PathError::TooBig { datagram_bytes_max } = error {
+            // Whichever shard has heard it, it is the address's own that has to know.
+            let owner = usize::from(senders.shard_of(addr));
+            if owner != shard {
+                senders.shards.list[owner].op(ShardOp::Narrow { addr, datagram_bytes_max });
+            }
+        }
+        path_error(addr, error, count, legs, senders);
+    }
     if report.gone {
         legs.event(Event::ShardGone { shard: shard as u16 });
     }
@@ -259,7 +345,7 @@ fn change<P: PeerId>(
     commands: &mut Commands,
 ) {
     let Ok((endpoint, _, of)) = senders.endpoints.get(entity) else { return };
-    let (state, addr, peer) = (endpoint.state, endpoint.addr, of.0);
+    let (state, addr, peer) = (endpoint.state, endpoint.addr.get(), of.0);
     match kind {
         EndpointReportKind::Connected => {
             if state == EndpointState::Connecting {
@@ -277,12 +363,39 @@ fn change<P: PeerId>(
             }
         }
         EndpointReportKind::Credit { legs: free_legs, bytes: free_bytes } => {
-            if let Ok((_, mut waiting, _)) = senders.endpoints.get_mut(entity) {
-                waiting.credit_legs = free_legs;
-                waiting.credit_bytes = free_bytes;
-                waiting.asked = false;
+            if let Ok((mut endpoint, mut waiting, _)) = senders.endpoints.get_mut(entity) {
+                waiting.credit(free_legs, free_bytes);
+                endpoint.credit_asked = false;
                 senders.dirty.flows.push(entity);
             }
+        }
+    }
+}
+
+/// The network has said that something is wrong on the way to an address. One that nobody has any more is nobody's.
+///
+/// A failover peer that has another way takes it: the address counts as one whose sender has stopped, and heals like one.
+/// Otherwise nothing changes but that the host is told, since hearsay ends no sender.
+fn path_error<P: PeerId>(addr: SocketAddr, error: PathError, count: u32, legs: &mut Legs<P>, senders: &mut Senders<P>) {
+    let endpoints: Vec<Entity> = senders.owners(addr).collect();
+    if endpoints.is_empty() && !senders.registry.bare.contains_key(&addr) {
+        return;
+    }
+    let peer_of = |senders: &Senders<P>, endpoint| senders.endpoints.get(endpoint).ok().map(|(.., of)| of.0);
+    let peer = senders.peer_at(addr).and_then(|peer| legs.key(peer));
+    legs.event(Event::PathError { peer, addr, error, count });
+    let cause = match error {
+        PathError::PortUnreachable => StopCause::Refused,
+        PathError::HostUnreachable | PathError::NetworkUnreachable | PathError::Prohibited => StopCause::Unreachable,
+        _ => return,
+    };
+    if legs.settings.config.addresses != AddressPolicy::Failover {
+        return;
+    }
+    for endpoint in endpoints {
+        let other = peer_of(senders, endpoint).and_then(|peer| senders.working(peer, Some(endpoint)));
+        if other.is_some_and(|other| senders.is_usable(other)) {
+            senders.stopped(legs, endpoint, cause);
         }
     }
 }
@@ -294,7 +407,7 @@ fn take_back<P: PeerId>(endpoint: Option<Entity>, message: BatchMessage, legs: &
         lose(&message, DropReason::PeerRemoved, legs);
         return;
     };
-    let whose = Whose { peer: Some(of.0), addr: Some(endpoint.addr) };
+    let whose = Whose { peer: Some(of.0), addr: Some(endpoint.addr.get()) };
     senders.dirty.links.push(of.0);
     let to = Recipients { aim: Aim::One(of.0), except: None };
     let Some(entity) = legs.refill(message, to) else {
@@ -311,58 +424,6 @@ fn lose<P: PeerId>(message: &BatchMessage, reason: DropReason, legs: &mut Legs<P
     if message.receipt {
         legs.receipt(message.sequence, Whose::default(), Outcome::Dropped(reason), 1);
     }
-}
-
-/// Takes arrivals in, as many as the budget of count and time allows.
-fn arrivals<P: PeerId>(
-    legs: &mut Legs<P>,
-    senders: &mut Senders<P>,
-    heard: &mut Query<&mut Heard>,
-    watch: &Watch<P>,
-) -> u64 {
-    let config = &legs.settings.config;
-    let (count_max, received_max) = (config.inbound_per_tick_max, config.received_max);
-    let received_bytes_max = config.received_bytes_max as u64;
-    let time_max = u64::try_from(config.inbound_time_per_tick_max.as_nanos()).unwrap_or(u64::MAX);
-    let mut count = 0;
-    let mut began = None;
-    for shard in 0..senders.shards.list.len() {
-        let port = senders.shards.list[shard].port.clone();
-        while count < count_max {
-            let Some(Inbound { from, kind, payload, at }) = port.inbound.pop() else { break };
-            port.inbound_bytes.fetch_sub(payload.len() as u64, Ordering::Relaxed);
-            count += 1;
-            legs.books.io.received += 1;
-            let peer = match senders.registry.owners.get(&from) {
-                Some(&Owner::One(endpoint)) => senders.endpoints.get(endpoint).ok().map(|(.., of)| of.0),
-                _ => None,
-            };
-            if let Some(mut heard) = peer.and_then(|peer| heard.get_mut(peer).ok()) {
-                heard.at = legs.now.at;
-                heard.silent = false;
-            }
-            let bytes = legs.host.received_bytes + payload.len() as u64;
-            if legs.host.received.len() < received_max && bytes <= received_bytes_max {
-                legs.host.received_bytes = bytes;
-                let peer = peer.and_then(|peer| legs.key(peer));
-                legs.host.received.push_back(Received { from, peer, kind, payload, at });
-            } else {
-                legs.books.io.received_lost += 1;
-            }
-            if count % ARRIVALS_PER_LOOK == 0 {
-                let reading = (watch.stopwatch)();
-                if reading.saturating_sub(*began.get_or_insert(reading)) > time_max {
-                    break;
-                }
-            }
-        }
-        // A shard that stopped reading because the queue was full goes on now that there is room.
-        if port.starved.load(Ordering::Acquire) && !port.inbound.is_full() && port.starved.swap(false, Ordering::AcqRel)
-        {
-            port.waker.wake();
-        }
-    }
-    count as u64
 }
 
 /// Takes directory changes in, as many as a tick may apply, and gives unheard-of peers their entities.
@@ -383,7 +444,8 @@ fn listings<P: PeerId>(
             // It is looked up when somebody sends to it.
             None if registry.unresolved >= legs.settings.config.unresolved_peers_max => continue,
             None => {
-                let peer = spawn_peer(change.peer, registry, &legs.settings, &legs.now, &mut legs.agendas, commands);
+                // Should none of its addresses be of use, it then counts as idle.
+                let peer = spawn_peer(change.peer, registry, &legs.settings, Endpoints::default(), commands);
                 senders.dirty.newcomers.push(peer);
                 // The same id may have been known before, and be listed by another source still.
                 senders.dirty.lookups.push(peer);

@@ -126,7 +126,7 @@ fn unpark<P: PeerId>(
         legs.books.held += u64::from(more);
         for &entity in &scratch.endpoints {
             let Ok((endpoint, mut waiting, _)) = senders.endpoints.get_mut(entity) else { continue };
-            let whose = Whose { peer: Some(peer), addr: Some(endpoint.addr) };
+            let whose = Whose { peer: Some(peer), addr: Some(endpoint.addr.get()) };
             if endpoint.state.is_stopped() {
                 legs.drop_held(&leg, DropReason::EndpointStopped, whose);
             } else {
@@ -140,24 +140,24 @@ fn unpark<P: PeerId>(
 
 /// Hands over what an endpoint's credit and its shard's room allow of the legs that wait for it.
 fn flow<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>) {
-    let Ok((endpoint, mut waiting, of)) = senders.endpoints.get_mut(entity) else { return };
-    if endpoint.state != EndpointState::Up || endpoint.predecessors > 0 || waiting.asked {
+    let Ok((mut endpoint, mut waiting, of)) = senders.endpoints.get_mut(entity) else { return };
+    if endpoint.state != EndpointState::Up || endpoint.predecessors > 0 || endpoint.credit_asked {
         return;
     }
     let peer = of.0;
-    let whose = Whose { peer: Some(peer), addr: Some(endpoint.addr) };
+    let whose = Whose { peer: Some(peer), addr: Some(endpoint.addr.get()) };
     let (slot, generation) = (endpoint.slot, endpoint.generation);
     let shard = &mut senders.shards.list[usize::from(endpoint.shard)];
     let now = legs.now.at;
-    let bytes_max = legs.settings.config.endpoint_bytes_max as u64;
-    while let Some(&leg) = waiting.queue.legs.front() {
+    let bytes_max = u32::try_from(legs.settings.config.endpoint_bytes_max).unwrap_or(u32::MAX);
+    while let Some(leg) = waiting.queue.front() {
         let live = legs.pending.get(leg.message).ok().filter(|(pending, _)| pending.stamp == leg.stamp);
         let expired = live.filter(|(pending, _)| pending.is_live()).map(|(pending, _)| pending.deadline <= now);
         if expired == Some(false) {
             // All of the bytes are free: then even a leg goes that is longer than a limit lowered behind it.
-            let enough = waiting.credit_bytes >= u64::from(leg.bytes) || waiting.credit_bytes >= bytes_max;
+            let enough = waiting.credit_bytes >= leg.bytes || waiting.credit_bytes >= bytes_max;
             if waiting.credit_legs == 0 || !enough {
-                waiting.asked = true;
+                endpoint.credit_asked = true;
                 shard.op(ShardOp::Credit { slot, generation });
                 return;
             }
@@ -166,23 +166,21 @@ fn flow<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>)
                 return;
             }
         }
-        waiting.queue.legs.pop_front();
-        waiting.queue.bytes -= u64::from(leg.bytes);
+        waiting.queue.pop_front();
         match expired {
             None => {}
             Some(true) => legs.drop_held(&leg, DropReason::Expired, whose),
             Some(false) => {
                 let Some(message) = legs.take_held(&leg) else { continue };
                 waiting.credit_legs -= 1;
-                waiting.credit_bytes = waiting.credit_bytes.saturating_sub(u64::from(leg.bytes));
+                waiting.credit_bytes = waiting.credit_bytes.saturating_sub(leg.bytes);
                 let number = shard.message(message);
                 shard.leg(slot, number, u64::from(leg.bytes));
             }
         }
     }
     // Nothing waits any more: messages flow past the queue until something has to wait again, with credit asked anew.
-    waiting.credit_legs = 0;
-    waiting.credit_bytes = 0;
+    waiting.credit(0, 0);
     senders.dirty.links.push(peer);
 }
 
@@ -366,7 +364,7 @@ fn to_endpoint<P: PeerId>(message: Entity, entity: Entity, peer: Entity, legs: &
         legs.end(message, 1, DropReason::AddressRemoved, Whose { peer: Some(peer), addr: None });
         return;
     };
-    let whose = Whose { peer: Some(peer), addr: Some(endpoint.addr) };
+    let whose = Whose { peer: Some(peer), addr: Some(endpoint.addr.get()) };
     if endpoint.state.is_stopped() {
         legs.end(message, 1, DropReason::EndpointStopped, whose);
         return;
@@ -384,8 +382,7 @@ fn to_endpoint<P: PeerId>(message: Entity, entity: Entity, peer: Entity, legs: &
             legs.release(message, 1);
             return;
         }
-        waiting.credit_legs = 0;
-        waiting.credit_bytes = 0;
+        waiting.credit(0, 0);
         senders.dirty.flows.push(entity);
         senders.dirty.links.push(peer);
     }

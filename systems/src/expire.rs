@@ -7,10 +7,27 @@ use bevy_ecs::prelude::*;
 use tickcast_components::{BatchEntry, DropReason, Outcome, PeerId, ShardOp, Timestamp};
 
 use crate::legs::{Legs, Whose};
-use crate::resources::{Phase, Shards, Shutdown};
+use crate::resources::{Agendas, Books, Now, Phase, Shards, Shutdown};
 
 /// Pointless entries that the agenda of expiries may have before it is gone through.
 const AGENDA_SLACK: u64 = 16_384;
+
+/// Whether anything may end by time.
+pub(crate) fn is_due<P: PeerId>(
+    agendas: Res<Agendas<P>>,
+    books: Res<Books<P>>,
+    shutdown: Res<Shutdown<P>>,
+    now: Res<Now<P>>,
+) -> bool {
+    agendas.expiries.is_due(now.at)
+        || matches!(shutdown.phase, Phase::Draining(_))
+        || is_overgrown(&agendas, books.held)
+}
+
+/// Whether most of the agenda is pointless: a message with a far deadline that has left long since is still on it.
+fn is_overgrown<P: PeerId>(agendas: &Agendas<P>, held: u64) -> bool {
+    agendas.expiries.len() as u64 > 2 * held + AGENDA_SLACK
+}
 
 pub(crate) fn expire<P: PeerId>(
     mut legs: Legs<P>,
@@ -19,9 +36,8 @@ pub(crate) fn expire<P: PeerId>(
 ) -> u64 {
     let now = legs.now.at;
     let mut ended = 0;
-    // A message with a far deadline that has left long since is still on the agenda. When most of it is of that kind it is
-    // gone through, which costs as much as it has grown.
-    if legs.agendas.expiries.len() as u64 > 2 * legs.books.held + AGENDA_SLACK {
+    // Going through it costs as much as it has grown.
+    if is_overgrown(&legs.agendas, legs.books.held) {
         let mut expiries = std::mem::take(&mut legs.agendas.expiries);
         expiries.retain(|&(message, stamp)| {
             legs.pending.get(message).is_ok_and(|(pending, _)| pending.stamp == stamp && pending.is_live())

@@ -60,7 +60,7 @@ pub(crate) fn detach(members: &mut Members, peer: Entity, index: u32) -> Option<
 
 /// Gives a peer another index in a group.
 pub(crate) fn reindex(memberships: &mut Memberships, group: Entity, index: u32) {
-    if let Some(own) = memberships.0.iter_mut().find(|own| own.group == group) {
+    if let Some(own) = memberships.0.as_mut_slice().iter_mut().find(|own| own.group == group) {
         own.index = index;
     }
 }

@@ -12,7 +12,7 @@ use tickcast_components::group::Membership;
 use tickcast_components::peer::PeerBundle;
 use tickcast_components::{
     AddressError, DropReason, Endpoint, EndpointState, Endpoints, GroupId, Heard, InstanceOf, Link, Members,
-    Memberships, MessageId, PeerId, PeerKey, Pending, Source, Timestamp,
+    Memberships, MessageId, PeerId, PeerKey, Pending, Route, ShardOp, Source, Timestamp,
 };
 
 use crate::groups;
@@ -119,6 +119,9 @@ pub enum PeerError {
     /// The address cannot be a target.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// As many peers as are allowed are admitted already.
+    #[error("too many peers are admitted already")]
+    TooManyAdmitted,
     /// As many peers without an address as are allowed are known already.
     #[error("too many unresolved peers are known already")]
     TooManyPeers,
@@ -138,22 +141,31 @@ pub fn add_peer<P: PeerId>(world: &mut World, key: P) -> Result<Entity, PeerErro
     if let Some(peer) = peer(world, &key) {
         return Ok(peer);
     }
+    let peer = new_peer(world, key, ())?;
+    if world.get::<Link>(peer).is_some_and(|link| link.route != Route::Oneself) {
+        let idle_at = world.resource::<Now<P>>().at.after(world.resource::<Settings<P>>().config.idle_age_max);
+        world.resource_mut::<Agendas<P>>().push_idle(idle_at, peer);
+    }
+    Ok(peer)
+}
+
+/// Makes the entity of a peer that is not known, with what else it is born with: each component that came later would move
+/// all others. Whoever calls it sees to it that a peer which stays unresolved is on the agenda of the idle.
+fn new_peer<P: PeerId>(world: &mut World, key: P, more: impl Bundle) -> Result<Entity, PeerError> {
     let settings = world.resource::<Settings<P>>();
-    let (instance, config) = (settings.instance, settings.config.clone());
+    let (instance, unresolved_peers_max) = (settings.instance, settings.config.unresolved_peers_max);
     let oneself = settings.port.local_id.as_ref() == Some(&key);
-    let now = world.resource::<Now<P>>().at;
     let registry = world.resource::<Registry<P>>();
-    if registry.unresolved >= config.unresolved_peers_max {
+    if registry.unresolved >= unresolved_peers_max {
         return Err(PeerError::TooManyPeers);
     }
     let all = registry.all;
     let bundle = if oneself { PeerBundle::oneself(instance) } else { PeerBundle::new(instance) };
-    let peer = world.spawn((bundle, PeerKey(key.clone()))).id();
+    let peer = world.spawn((bundle, PeerKey(key.clone()), more)).id();
     let mut registry = world.resource_mut::<Registry<P>>();
     registry.peers.insert(key, peer);
     if !oneself {
         registry.unresolved += 1;
-        world.resource_mut::<Agendas<P>>().push_idle(now.after(config.idle_age_max), peer);
         world.resource_mut::<Dirty<P>>().lookups.push(peer);
     }
     let joined = join(world, GroupId(all), peer);
@@ -169,12 +181,43 @@ pub fn add_peer<P: PeerId>(world: &mut World, key: P) -> Result<Entity, PeerErro
 ///
 /// # Errors
 ///
-/// [`PeerError::Address`], [`PeerError::TooManyPeers`].
+/// [`PeerError::Address`], [`PeerError::TooManyPeers`], [`PeerError::TooManyAdmitted`].
 pub fn admit<P: PeerId>(world: &mut World, key: P, addr: SocketAddr) -> Result<Entity, PeerError> {
-    let addr = check_reachable(&world.resource::<Settings<P>>().port, addr)?;
-    let peer = add_peer(world, key)?;
-    list_admitted::<P>(world, peer, addr);
+    let settings = world.resource::<Settings<P>>();
+    let addr = check_reachable(&settings.port, addr)?;
+    if world.resource::<Registry<P>>().admitted >= settings.config.admitted_peers_max
+        && peer(world, &key).is_none_or(|peer| !world.get::<Heard>(peer).is_some_and(|heard| heard.counted))
+    {
+        return Err(PeerError::TooManyAdmitted);
+    }
+    let heard = Heard { at: world.resource::<Now<P>>().at, silent: false, counted: true };
+    let peer = if let Some(peer) = peer(world, &key) {
+        let before = world.get::<Heard>(peer).copied();
+        world.entity_mut(peer).insert(heard);
+        if !before.is_some_and(|before| before.counted) {
+            watch_silence::<P>(world, peer);
+        }
+        peer
+    } else {
+        // It is resolved in the next tick; should its address turn out to be of no use, it then counts as idle.
+        let peer = new_peer(world, key, (heard, Endpoints::default()))?;
+        watch_silence::<P>(world, peer);
+        peer
+    };
+    world.resource_mut::<Dirty<P>>().list(peer, Source::Admitted, vec![addr]);
     Ok(peer)
+}
+
+/// Sends a cookie to an address that has greeted with this epoch. Nothing is remembered of it: who is there can echo the cookie.
+///
+/// # Errors
+///
+/// The [`AddressError`].
+pub fn challenge<P: PeerId>(world: &mut World, addr: SocketAddr, epoch: u32) -> Result<(), AddressError> {
+    let addr = check_reachable(&world.resource::<Settings<P>>().port, addr)?;
+    // The first shard is the one that hears the answer, and it has the secret.
+    world.resource_mut::<Shards<P>>().list[0].op(ShardOp::Challenge { addr, epoch });
+    Ok(())
 }
 
 /// Moves an admitted peer to another address. Whether the move is genuine is the host's to know.
@@ -185,37 +228,20 @@ pub fn admit<P: PeerId>(world: &mut World, key: P, addr: SocketAddr) -> Result<E
 pub fn readdress<P: PeerId>(world: &mut World, key: &P, addr: SocketAddr) -> Result<(), PeerError> {
     let addr = check_reachable(&world.resource::<Settings<P>>().port, addr)?;
     let peer = peer(world, key).ok_or(PeerError::UnknownPeer)?;
-    if world.get::<Heard>(peer).is_none() {
-        return Err(PeerError::NotAdmitted);
-    }
-    list_admitted::<P>(world, peer, addr);
+    let now = world.resource::<Now<P>>().at;
+    let Some(mut heard) = world.get_mut::<Heard>(peer) else { return Err(PeerError::NotAdmitted) };
+    *heard = Heard { at: now, silent: false, ..*heard };
+    world.resource_mut::<Dirty<P>>().list(peer, Source::Admitted, vec![addr]);
     Ok(())
 }
 
-fn list_admitted<P: PeerId>(world: &mut World, peer: Entity, addr: SocketAddr) {
-    let at = world.resource::<Now<P>>().at;
+/// Counts a peer as admitted, and puts it on the agenda of those that may fall silent.
+fn watch_silence<P: PeerId>(world: &mut World, peer: Entity) {
+    let now = world.resource::<Now<P>>().at;
     let config = &world.resource::<Settings<P>>().config;
-    let check_at = at.after(config.peer_idle_timeout.unwrap_or(config.idle_age_max));
-    if world.entity_mut(peer).replace_heard(Heard { at, silent: false, addr }) {
-        world.resource_mut::<Agendas<P>>().silences.push(check_at, peer);
-    }
-    world.resource_mut::<Dirty<P>>().list(peer, Source::Admitted, vec![addr]);
-}
-
-/// Sets when a peer was last heard. Answers whether it was not watched yet.
-trait ReplaceHeard {
-    fn replace_heard(&mut self, heard: Heard) -> bool;
-}
-
-impl ReplaceHeard for EntityWorldMut<'_> {
-    fn replace_heard(&mut self, heard: Heard) -> bool {
-        if let Some(mut before) = self.get_mut::<Heard>() {
-            *before = heard;
-            return false;
-        }
-        self.insert(heard);
-        true
-    }
+    let check_at = now.after(config.peer_idle_timeout.unwrap_or(config.idle_age_max));
+    world.resource_mut::<Registry<P>>().admitted += 1;
+    world.resource_mut::<Agendas<P>>().silences.push(check_at, peer);
 }
 
 /// Removes a peer: its legs end as `Dropped(PeerRemoved)` in the next tick, and the same id later is a new peer.
@@ -327,7 +353,7 @@ pub fn leave(world: &mut World, group: GroupId, peer: Entity) -> Result<bool, Gr
         return Err(GroupError::UnknownGroup);
     }
     let Some(mut memberships) = world.get_mut::<Memberships>(peer) else { return Err(GroupError::UnknownPeer) };
-    let Some(at) = memberships.0.iter().position(|own| own.group == group.0) else { return Ok(false) };
+    let Some(at) = memberships.0.as_slice().iter().position(|own| own.group == group.0) else { return Ok(false) };
     let left: Membership = memberships.0.swap_remove(at);
     let moved =
         world.get_mut::<Members>(group.0).and_then(|mut members| groups::detach(&mut members, peer, left.index));

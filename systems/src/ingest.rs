@@ -18,7 +18,7 @@ use tickcast_components::{
 
 use crate::groups::{detach, reindex};
 use crate::legs::{Legs, Whose};
-use crate::resources::{Agendas, Dirty, Ingress, Now, Phase, Registry, Settings, Shards, Shutdown};
+use crate::resources::{Dirty, Ingress, Phase, Registry, Settings, Shards, Shutdown};
 
 /// Names looked up before the first of them is used.
 const LOOKUPS_AHEAD: usize = 64;
@@ -147,7 +147,12 @@ fn aim<P: PeerId>(
             if registry.unresolved >= legs.settings.config.unresolved_peers_max {
                 return Err((DropReason::TooManyPeers, SendError::TooManyPeers));
             }
-            let peer = spawn_peer(key, registry, &legs.settings, &legs.now, &mut legs.agendas, commands);
+            let oneself = legs.settings.port.local_id.as_ref() == Some(&key);
+            let peer = spawn_peer(key, registry, &legs.settings, (), commands);
+            if !oneself {
+                let idle_at = legs.now.at.after(legs.settings.config.idle_age_max);
+                legs.agendas.push_idle(idle_at, peer);
+            }
             dirty.newcomers.push(peer);
             dirty.lookups.push(peer);
             Ok(Aim::One(peer))
@@ -178,24 +183,20 @@ fn aim<P: PeerId>(
     }
 }
 
-/// Gives a peer its entity. It joins the group of all peers when its commands are applied.
+/// Gives a peer its entity, with what else it is born with. It joins the group of all peers when its commands are applied.
+/// Whoever calls this sees to it that a peer which stays unresolved is on the agenda of the idle.
 pub(crate) fn spawn_peer<P: PeerId>(
     key: P,
     registry: &mut Registry<P>,
     settings: &Settings<P>,
-    now: &Now<P>,
-    agendas: &mut Agendas<P>,
+    more: impl Bundle,
     commands: &mut Commands,
 ) -> Entity {
-    if settings.port.local_id.as_ref() == Some(&key) {
-        let peer = commands.spawn((PeerBundle::oneself(settings.instance), PeerKey(key.clone()))).id();
-        registry.peers.insert(key, peer);
-        return peer;
-    }
-    let peer = commands.spawn((PeerBundle::new(settings.instance), PeerKey(key.clone()))).id();
+    let oneself = settings.port.local_id.as_ref() == Some(&key);
+    let bundle = if oneself { PeerBundle::oneself(settings.instance) } else { PeerBundle::new(settings.instance) };
+    let peer = commands.spawn((bundle, PeerKey(key.clone()), more)).id();
     registry.peers.insert(key, peer);
-    registry.unresolved += 1;
-    agendas.push_idle(now.at.after(settings.config.idle_age_max), peer);
+    registry.unresolved += usize::from(!oneself);
     peer
 }
 
@@ -208,7 +209,7 @@ fn strike<P: PeerId>(
 ) {
     match obituary {
         Obituary::Memberships { peer, list } => {
-            for left in list {
+            for &left in list.as_slice() {
                 let Ok((mut members, _)) = groups.get_mut(left.group) else { continue };
                 if let Some((index, moved)) = detach(&mut members, peer, left.index)
                     && let Ok(mut memberships) = memberships.get_mut(moved)

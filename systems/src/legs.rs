@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
 use tickcast_components::{
-    Aim, BatchMessage, DropReason, Event, HeldLeg, HeldQueue, MessageId, Outcome, Overflow, PeerId, PeerKey, Pending,
-    Receipt, Recipients, Timestamp,
+    Aim, BatchMessage, DropReason, Event, Held, HeldLeg, HeldQueue, MessageId, Outcome, Overflow, PeerId, PeerKey,
+    Pending, Receipt, Recipients, Timestamp,
 };
 
 use crate::overflow::{Admission, QueueLimits, Rules, admit};
@@ -96,6 +96,7 @@ impl<P: PeerId> Legs<'_, '_, P> {
     pub fn hold(&mut self, queue: &mut HeldQueue, message: Entity, whose: Whose) -> Admission {
         let Some((leg, overflow)) = self.held_leg(message) else { return Admission::Refused };
         self.sweep(queue);
+        let queue = queue.open();
         let mut ended = Vec::new();
         let admission =
             admit(&mut queue.legs, &mut queue.bytes, leg, overflow, self.limits(), &HeldRules, |leg, reason| {
@@ -118,6 +119,7 @@ impl<P: PeerId> Legs<'_, '_, P> {
     pub fn hold_returned(&mut self, queue: &mut HeldQueue, message: Entity, whose: Whose) {
         let Some((leg, _)) = self.held_leg(message) else { return };
         self.sweep(queue);
+        let queue = queue.open();
         let same = queue.legs.iter().position(|other| leg.keyed && other.keyed && other.key == leg.key);
         let mut kept = leg;
         if let Some(other) = same.and_then(|same| queue.legs.remove(same)) {
@@ -137,6 +139,7 @@ impl<P: PeerId> Legs<'_, '_, P> {
         let overflow = if leg.keyed { Overflow::KeepLatest { key: leg.key } } else { Overflow::DropNewest };
         let limits = QueueLimits { legs: usize::MAX, bytes: u64::MAX };
         self.sweep(queue);
+        let queue = queue.open();
         let mut ended = None;
         admit(&mut queue.legs, &mut queue.bytes, leg, overflow, limits, &HeldRules, |old, reason| {
             ended = Some((old, reason));
@@ -173,11 +176,11 @@ impl<P: PeerId> Legs<'_, '_, P> {
     /// Takes stale legs, whose message has ended, out of a queue, if any message has ended in a queue since the last
     /// time: they count neither against its limits nor as something to replace.
     pub fn sweep(&self, queue: &mut HeldQueue) {
-        if queue.swept == self.messages.ended_held {
+        let Some(Held { legs, bytes, swept }) = queue.held_mut() else { return };
+        if *swept == self.messages.ended_held {
             return;
         }
-        queue.swept = self.messages.ended_held;
-        let HeldQueue { legs, bytes, .. } = queue;
+        *swept = self.messages.ended_held;
         legs.retain(|leg| {
             let live = self.is_live(leg);
             if !live {

@@ -9,6 +9,7 @@
 //! of an endpoint), `groups`, [`overflow`], [`backoff`]. What a host calls between ticks: [`host`].
 
 mod agenda;
+mod arrivals;
 pub mod audit;
 pub mod backoff;
 mod collect;
@@ -21,6 +22,7 @@ mod ingest;
 pub mod legs;
 mod log;
 pub mod overflow;
+pub mod owners;
 mod reap;
 mod regroup;
 mod report;

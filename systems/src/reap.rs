@@ -7,13 +7,23 @@ use bevy_ecs::prelude::*;
 use tickcast_components::{BareAddr, Event, Heard, Memberships, Parked, PeerId, PeerState, SilencePolicy, Source};
 
 use crate::legs::Legs;
-use crate::resources::POOL_IDLE_MAX;
+use crate::resources::{Agendas, Messages, Now, POOL_IDLE_MAX};
 use crate::senders::Senders;
 
 /// Checks of idleness, and of silence, in one tick; the rest waits for the next.
 const CHECKS_PER_TICK_MAX: usize = 4096;
 /// Idle message entities despawned in one tick.
 const TRIM_PER_TICK_MAX: usize = 64;
+
+/// Whether anybody may have to go.
+pub(crate) fn is_due<P: PeerId>(agendas: Res<Agendas<P>>, messages: Res<Messages<P>>, now: Res<Now<P>>) -> bool {
+    agendas.idles.is_due(now.at) || agendas.silences.is_due(now.at) || surplus(&messages) > 0
+}
+
+/// Idle message entities that are not needed; some of them go in a tick.
+fn surplus<P: PeerId>(messages: &Messages<P>) -> usize {
+    messages.free.len().saturating_sub(POOL_IDLE_MAX.max(2 * messages.peak)).min(TRIM_PER_TICK_MAX)
+}
 
 pub(crate) fn reap<P: PeerId>(
     mut legs: Legs<P>,
@@ -38,7 +48,7 @@ pub(crate) fn reap<P: PeerId>(
             Some(used) if waits || used.after(idle_age_max) > now => Some(used.after(idle_age_max).max(now)),
             // A resolved peer comes back to the agenda when its list becomes empty.
             None if *state == PeerState::Ready => continue,
-            None if waits || memberships.0.len() > 1 => Some(now.after(idle_age_max)),
+            None if waits || memberships.0.as_slice().len() > 1 => Some(now.after(idle_age_max)),
             Some(_) | None => None,
         };
         if let Some(next) = next {
@@ -84,8 +94,7 @@ pub(crate) fn reap<P: PeerId>(
             legs.agendas.silences.push(now.after(timeout), peer);
         }
     }
-    let wanted = POOL_IDLE_MAX.max(2 * legs.messages.peak);
-    let surplus = legs.messages.free.len().saturating_sub(wanted).min(TRIM_PER_TICK_MAX);
+    let surplus = surplus(&legs.messages);
     for _ in 0..surplus {
         if let Some(entity) = legs.messages.free.pop()
             && let Ok(mut entity) = commands.get_entity(entity)

@@ -7,8 +7,13 @@ use bevy_ecs::prelude::*;
 use tickcast_components::{AddressPolicy, EndpointState, Link, Members, Memberships, Parked, PeerId, PeerState, Route};
 
 use crate::groups;
-use crate::resources::Settings;
+use crate::resources::{Dirty, LIST_KEPT_MAX, Settings};
 use crate::senders::Senders;
+
+/// Whether any route may have changed.
+pub(crate) fn is_due<P: PeerId>(dirty: Res<Dirty<P>>) -> bool {
+    !dirty.newcomers.is_empty() || !dirty.links.is_empty()
+}
 
 pub(crate) fn regroup<P: PeerId>(
     mut senders: Senders<P>,
@@ -23,6 +28,7 @@ pub(crate) fn regroup<P: PeerId>(
         let Ok((_, link, _)) = peers.get(peer) else { continue };
         groups::add(all, peer, *link, &mut groups, &mut memberships);
     }
+    newcomers.shrink_to(LIST_KEPT_MAX);
     senders.dirty.newcomers = newcomers;
 
     let mut changed = std::mem::take(&mut senders.dirty.links);
@@ -40,10 +46,11 @@ pub(crate) fn regroup<P: PeerId>(
         }
         *link = new;
         let Ok(own) = memberships.get(peer) else { continue };
-        for &membership in &own.0 {
+        for &membership in own.0.as_slice() {
             groups::relink(membership, new, &mut groups);
         }
     }
+    changed.shrink_to(LIST_KEPT_MAX);
     senders.dirty.links = changed;
     count
 }

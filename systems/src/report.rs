@@ -26,7 +26,8 @@ pub(crate) fn report<P: PeerId>(
         depths.batch_legs += shard.batch.legs;
         depths.handed_legs += shard.legs;
         depths.handed_bytes += shard.bytes;
-        depths.inbound += shard.port.inbound.len() as u64;
+        let port = &shard.port;
+        depths.inbound += (port.inbound.len() + port.greetings.len() + port.unknown.len()) as u64;
         // While a batch is on its way the two counts speak of different moments.
         if shard.batches == shard.batches_taken && shard.legs != shard.reported_legs {
             books.ledger_disagreements += 1;

@@ -6,49 +6,90 @@
 use std::net::SocketAddr;
 
 use bevy_ecs::prelude::*;
+use bevy_ecs::system::{SystemParam, SystemState};
 use tickcast_components::{
-    AddressError, AddressPolicy, AfterClose, BareAddr, Endpoint, EndpointOf, EndpointState, Event, Heard, HeldLeg,
-    InstanceOf, Parked, PeerId, PeerState, Resolution, Source, Sources, Waiting,
+    AddressError, AddressPolicy, AfterClose, BareAddr, Endpoint, EndpointOf, EndpointState, Event, HeldLeg, InstanceOf,
+    Parked, PeerId, PeerState, Resolution, Source, Sources, Waiting,
 };
 
 use crate::backoff;
 use crate::legs::{Legs, Whose};
-use crate::resources::{Directory, Listing};
+use crate::resources::{Agendas, Directory, Dirty, LIST_KEPT_MAX, Listing, Now};
 use crate::senders::{Senders, merge};
 use crate::submit::check_reachable;
 
 const SOURCES: [Source; 3] = [Source::Map, Source::Edit, Source::Admitted];
 
-pub(crate) fn resolve<P: PeerId>(
-    mut legs: Legs<P>,
-    mut senders: Senders<P>,
-    mut states: Query<(&mut PeerState, &mut Parked)>,
-    bare: Query<&BareAddr>,
-    heard: Query<&Heard>,
-    mut resolutions: Query<&mut Resolution>,
-    directory: Res<Directory<P>>,
-    mut commands: Commands,
-) -> u64 {
+/// Whether there is anything to resolve.
+pub(crate) fn is_due<P: PeerId>(dirty: Res<Dirty<P>>, agendas: Res<Agendas<P>>, now: Res<Now<P>>) -> bool {
+    !dirty.lookups.is_empty() || !dirty.listings.is_empty() || agendas.resolutions.is_due(now.at)
+}
+
+/// What `resolve` works on.
+#[derive(SystemParam)]
+pub(crate) struct Resolve<'w, 's, P: PeerId> {
+    legs: Legs<'w, 's, P>,
+    senders: Senders<'w, 's, P>,
+    states: Query<'w, 's, (&'static mut PeerState, &'static mut Parked)>,
+    bare: Query<'w, 's, &'static BareAddr>,
+    resolutions: Query<'w, 's, &'static mut Resolution>,
+    directory: Res<'w, Directory<P>>,
+    commands: Commands<'w, 's>,
+}
+
+/// Lists that are applied before their commands are. A queue of commands keeps the room that it has ever had, about 200
+/// bytes for each endpoint: 100,000 peers that are admitted in one tick would leave 26 MB behind.
+const LISTINGS_AT_ONCE: usize = 1024;
+
+/// An exclusive system, so that commands can be applied in between.
+pub(crate) fn resolve<P: PeerId>(world: &mut World, state: &mut SystemState<Resolve<P>>) -> u64 {
+    const THERE: &str = "the engine's resources are in the World";
+    let mut items = search(&mut state.get_mut(world).expect(THERE));
+    let mut dirty = world.resource_mut::<Dirty<P>>();
+    let mut listings = std::mem::take(&mut dirty.listings);
+    dirty.listing_of.clear();
+    dirty.listing_of.shrink_to(LISTINGS_AT_ONCE);
+    items += listings.len() as u64;
+    let mut rest = listings.drain(..);
+    loop {
+        let Resolve { legs, senders, states, commands, .. } = &mut state.get_mut(world).expect(THERE);
+        for listing in rest.by_ref().take(LISTINGS_AT_ONCE) {
+            apply(listing, legs, senders, states, commands);
+        }
+        state.apply(world);
+        if rest.as_slice().is_empty() {
+            break;
+        }
+    }
+    drop(rest);
+    listings.shrink_to(LISTINGS_AT_ONCE);
+    world.resource_mut::<Dirty<P>>().listings = listings;
+    items
+}
+
+/// Looks peers up that want it, and again those whose search is due. Answers how many.
+fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
+    let Resolve { legs, senders, states, bare, resolutions, directory, commands } = resolve;
     let budget = legs.settings.config.resolutions_per_tick_max;
     let mut lookups = std::mem::take(&mut senders.dirty.lookups);
     let mut items = lookups.len().min(budget) as u64;
     for peer in lookups.drain(..lookups.len().min(budget)) {
         let has_endpoints = senders.peers.get(peer).is_ok_and(|endpoints| endpoints.iter().next().is_some());
-        if !has_endpoints && let Some(addr) = own_addr(peer, &bare, &heard) {
+        if !has_endpoints && let Ok(&BareAddr(addr)) = bare.get(peer) {
             senders.dirty.list(peer, Source::Admitted, vec![addr]);
-            look_up(peer, &legs, &mut senders, &directory);
-            continue;
         }
-        if look_up(peer, &legs, &mut senders, &directory) {
+        if look_up(peer, legs, senders, directory) || senders.dirty.is_listed(peer, Source::Admitted) {
             continue;
         }
         let Ok((mut state, _)) = states.get_mut(peer) else { continue };
-        if *state == PeerState::Ready && !has_endpoints && !is_oneself(peer, &legs) {
+        if *state == PeerState::Ready && !has_endpoints && !is_oneself(peer, legs) {
             *state = PeerState::Unresolved;
             senders.registry.unresolved += 1;
+            let idle_at = legs.now.at.after(legs.settings.config.idle_age_max);
+            legs.agendas.push_idle(idle_at, peer);
         }
         if *state == PeerState::Unresolved && !bare.contains(peer) {
-            let resolution = Resolution { peer, attempt: 0, next_at: next_at(0, &legs, &mut senders) };
+            let resolution = Resolution { peer, attempt: 0, next_at: next_at(0, legs, senders) };
             let instance = InstanceOf(legs.settings.instance);
             let entity = commands.spawn((instance, resolution)).id();
             *state = PeerState::Resolving(entity);
@@ -57,6 +98,7 @@ pub(crate) fn resolve<P: PeerId>(
         }
     }
     lookups.append(&mut senders.dirty.lookups);
+    lookups.shrink_to(LIST_KEPT_MAX);
     senders.dirty.lookups = lookups;
     for _ in 0..budget {
         let Some((peer, entity)) = legs.agendas.resolutions.pop_due(legs.now.at) else { break };
@@ -67,43 +109,31 @@ pub(crate) fn resolve<P: PeerId>(
             continue;
         }
         legs.sweep(&mut parked.0);
-        if look_up(peer, &legs, &mut senders, &directory) {
+        if look_up(peer, legs, senders, directory) {
             continue;
         }
         // A search that nobody waits for, or whose entity a host has despawned, ends; the next message starts another.
         match resolutions.get_mut(entity) {
             Ok(mut resolution) if !parked.is_empty() => {
                 resolution.attempt += 1;
-                resolution.next_at = next_at(resolution.attempt, &legs, &mut senders);
+                resolution.next_at = next_at(resolution.attempt, legs, senders);
                 legs.agendas.resolutions.push(resolution.next_at, (peer, entity));
             }
             _ => {
                 *state = PeerState::Unresolved;
-                end_search(entity, &mut senders, &mut commands);
+                end_search(entity, senders, commands);
                 if !parked.is_empty() {
                     senders.dirty.lookups.push(peer);
                 }
             }
         }
     }
-    let mut listings = std::mem::take(&mut senders.dirty.listings);
-    senders.dirty.listing_of.clear();
-    items += listings.len() as u64;
-    for listing in listings.drain(..) {
-        apply(listing, &mut legs, &mut senders, &mut states, &mut commands);
-    }
-    senders.dirty.listings = listings;
     items
 }
 
 /// Whether a peer is this engine itself, which needs no address.
 fn is_oneself<P: PeerId>(peer: Entity, legs: &Legs<P>) -> bool {
     legs.settings.port.local_id.is_some() && legs.key(peer) == legs.settings.port.local_id
-}
-
-/// The address that no directory knows: that of a bare address, or the one at which a peer was admitted.
-fn own_addr(peer: Entity, bare: &Query<&BareAddr>, heard: &Query<&Heard>) -> Option<SocketAddr> {
-    bare.get(peer).map(|bare| bare.0).or_else(|_| heard.get(peer).map(|heard| heard.addr)).ok()
 }
 
 /// Asks the directory for a peer; its answer is applied with this tick's listings. Answers whether there was one.
@@ -158,7 +188,7 @@ fn apply<P: PeerId>(
         let Some(addrs) = addrs else { continue };
         for &entity in &old {
             if let Ok((mut endpoint, ..)) = senders.endpoints.get_mut(entity) {
-                let stays = addrs.contains(&endpoint.addr);
+                let stays = addrs.contains(&endpoint.addr.get());
                 endpoint.sources.set(source, stays);
             }
         }
@@ -283,15 +313,16 @@ fn empty<P: PeerId>(
             debug_assert!(!despawn, "only a removal despawns");
         }
     }
+    // A peer that nobody wants any more, or that turned out not to have an address, is forgotten in time.
+    let idle_at = legs.now.at.after(legs.settings.config.idle_age_max);
+    legs.agendas.push_idle(idle_at, peer);
     if before == PeerState::Ready {
         if let Ok((mut state, _)) = states.get_mut(peer) {
             *state = PeerState::Unresolved;
         }
         senders.registry.unresolved += 1;
-        // What waits goes on searching; and a peer that nobody wants any more is forgotten in time.
+        // What waits goes on searching.
         senders.dirty.lookups.push(peer);
-        let at = legs.now.at.after(legs.settings.config.idle_age_max);
-        legs.agendas.push_idle(at, peer);
         if let Some(peer) = legs.key(peer) {
             legs.event(Event::Unresolved { peer });
         }
@@ -351,7 +382,7 @@ struct NewEndpoint {
     entity: Entity,
     addr: SocketAddr,
     sources: Sources,
-    predecessors: u32,
+    predecessors: u16,
     legs: Vec<HeldLeg>,
 }
 
@@ -359,13 +390,14 @@ impl NewEndpoint {
     fn spawn<P: PeerId>(self, peer: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>, commands: &mut Commands) {
         let shard = senders.shard_of(self.addr);
         let endpoint = Endpoint {
-            addr: self.addr,
+            addr: self.addr.into(),
             state: EndpointState::New,
             sources: self.sources,
             slot: 0,
             shard,
             attempt: 0,
             in_use: false,
+            credit_asked: false,
             predecessors: self.predecessors,
             generation: 0,
             since: legs.now.at,
@@ -375,7 +407,7 @@ impl NewEndpoint {
         legs.books.endpoint(None, Some(EndpointState::New));
         // A bare address is nobody: who arrives from it may be a peer that is known there too.
         if legs.keys.contains(peer) {
-            senders.own(self.entity, self.addr);
+            senders.registry.owners.insert(self.addr, self.entity);
         }
         senders.dirty.spawns.push_back(self.entity);
         let instance = InstanceOf(legs.settings.instance);

@@ -20,6 +20,7 @@ use tickcast_components::{
 };
 
 pub use crate::agenda::{Agenda, Agendas};
+pub use crate::owners::Owners;
 pub use crate::shards::{Shard, Shards, SlotEntry};
 
 /// A map whose hash is keyed from the engine's seed: the same in every run of a simulation, unknown to an attacker who
@@ -75,22 +76,15 @@ pub struct Registry<P: PeerId> {
     /// Bare addresses, and when each was last a target.
     pub bare: Map<SocketAddr, (Entity, Timestamp)>,
     /// Whose an address is, for arrivals.
-    pub owners: Map<SocketAddr, Owner>,
+    pub owners: Owners,
     /// The group of all peers.
     pub all: Entity,
     /// Peers and bare addresses without a usable address.
     pub unresolved: usize,
+    /// Peers that are admitted; one whose admission has ended counts until the next tick.
+    pub admitted: usize,
     /// Searches under way.
     pub resolutions: usize,
-}
-
-/// Whose an address is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// The endpoint at this address.
-    One(Entity),
-    /// Several endpoints: an arrival cannot be told apart.
-    Several(Vec<Entity>),
 }
 
 /// Message entities: the pool, the new ones, and an index of those that outlive their first tick.
@@ -185,6 +179,10 @@ impl<P: PeerId> HostQueues<P> {
     }
 }
 
+/// Entries for which an empty list of [`Dirty`] keeps room, as what comes in every tick needs. A burst may need more, and
+/// leaves nothing behind.
+pub const LIST_KEPT_MAX: usize = 65_536;
+
 /// Lists of what changed, so that no system ever looks for changes.
 #[derive(Resource, Debug)]
 pub struct Dirty<P: PeerId> {
@@ -219,12 +217,27 @@ pub struct Listing {
 impl<P: PeerId> Dirty<P> {
     /// Notes a new list; a later one of the same source in the same tick replaces it.
     pub fn list(&mut self, peer: Entity, source: Source, addrs: Vec<SocketAddr>) {
+        *self.listed(peer, source) = Some(addrs);
+    }
+
+    /// Notes a list that an endpoint has left behind, unless there is a new one of the same source in this tick.
+    pub fn list_again(&mut self, peer: Entity, source: Source, addrs: Vec<SocketAddr>) {
+        self.listed(peer, source).get_or_insert(addrs);
+    }
+
+    /// Whether a new list of this source names any address of a peer in this tick.
+    pub fn is_listed(&self, peer: Entity, source: Source) -> bool {
+        let listing = self.listing_of.get(&peer).map(|&index| &self.listings[index]);
+        listing.and_then(|listing| listing.by_source[source as usize].as_ref()).is_some_and(|addrs| !addrs.is_empty())
+    }
+
+    fn listed(&mut self, peer: Entity, source: Source) -> &mut Option<Vec<SocketAddr>> {
         let listings = &mut self.listings;
         let index = *self.listing_of.entry(peer).or_insert_with(|| {
             listings.push(Listing { peer, by_source: [None, None, None] });
             listings.len() - 1
         });
-        self.listings[index].by_source[source as usize] = Some(addrs);
+        &mut self.listings[index].by_source[source as usize]
     }
 }
 
@@ -357,9 +370,10 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
     world.insert_resource(Registry::<P> {
         peers: Map::with_hasher(hash()),
         bare: Map::with_hasher(hash()),
-        owners: Map::with_hasher(hash()),
+        owners: Owners::new(hash()),
         all,
         unresolved: 0,
+        admitted: 0,
         resolutions: 0,
     });
     world.insert_resource(Messages::<P> {

@@ -15,17 +15,16 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::hash::BuildHasher;
 
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
 use tickcast_components::{
-    AddressPolicy, AfterClose, CloseUnwritten, DropReason, Endpoint, EndpointOf, EndpointState, Endpoints, HeldLeg,
-    HeldQueue, PeerId, ShardOp, StopCause, Waiting,
+    AddressPolicy, AfterClose, CloseUnwritten, CompactAddr, DropReason, Endpoint, EndpointOf, EndpointState, Endpoints,
+    HeldLeg, HeldQueue, PeerId, ShardOp, StopCause, Waiting,
 };
 
 use crate::legs::{Legs, Whose};
-use crate::resources::{Dice, Dirty, Owner, Registry, Shards};
+use crate::resources::{Dice, Dirty, Registry, Shards};
 
 /// Access to endpoints, and to everything that a change of one touches.
 #[derive(SystemParam)]
@@ -112,10 +111,9 @@ impl<P: PeerId> Senders<'_, '_, P> {
     pub fn up(&mut self, legs: &mut Legs<P>, entity: Entity) {
         self.set(legs, entity, EndpointState::Up);
         let config = &legs.settings.config;
-        if let Ok((_, mut waiting, _)) = self.endpoints.get_mut(entity) {
-            waiting.credit_legs = config.endpoint_legs_max as u32;
-            waiting.credit_bytes = config.endpoint_bytes_max as u64;
-            waiting.asked = false;
+        if let Ok((mut endpoint, mut waiting, _)) = self.endpoints.get_mut(entity) {
+            waiting.credit(config.endpoint_legs_max as u32, config.endpoint_bytes_max as u64);
+            endpoint.credit_asked = false;
             // Even with nothing to flow: the credit then ends with this tick, since nobody counts against it.
             self.dirty.flows.push(entity);
         }
@@ -179,41 +177,34 @@ impl<P: PeerId> Senders<'_, '_, P> {
     /// The end of an endpoint whose legs have all found their way.
     pub fn forget(&mut self, legs: &mut Legs<P>, entity: Entity, endpoint: &Endpoint) {
         legs.books.endpoint(Some(endpoint.state), None);
-        match self.registry.owners.get_mut(&endpoint.addr) {
-            Some(Owner::Several(endpoints)) => {
-                endpoints.retain(|&other| other != entity);
-                if let [last] = endpoints[..] {
-                    self.registry.owners.insert(endpoint.addr, Owner::One(last));
-                }
-            }
-            Some(Owner::One(owner)) if *owner == entity => {
-                self.registry.owners.remove(&endpoint.addr);
-            }
-            _ => {}
-        }
+        self.registry.owners.remove(endpoint.addr.get(), entity);
     }
 
     /// The shard of an address: all endpoints at one address share a sequence space, hence a shard.
     pub fn shard_of(&self, addr: std::net::SocketAddr) -> u16 {
-        (self.registry.owners.hasher().hash_one(addr) % self.shards.list.len() as u64) as u16
+        (self.registry.owners.hash(addr) % self.shards.list.len() as u64) as u16
     }
 
-    /// Remembers whose address it is.
-    pub fn own(&mut self, endpoint: Entity, addr: std::net::SocketAddr) {
-        self.registry
-            .owners
-            .entry(addr)
-            .and_modify(|owner| match owner {
-                Owner::One(other) => *owner = Owner::Several(vec![*other, endpoint]),
-                Owner::Several(endpoints) => endpoints.push(endpoint),
-            })
-            .or_insert(Owner::One(endpoint));
+    /// The endpoints of peers at an address.
+    pub fn owners(&self, addr: std::net::SocketAddr) -> impl Iterator<Item = Entity> {
+        let compact = CompactAddr::from(addr);
+        let is_there = move |entity| self.endpoints.get(entity).is_ok_and(|found| found.0.addr == compact);
+        self.registry.owners.at(addr, is_there)
+    }
+
+    /// The peer whose address it is; `None` if several have it, since then an arrival cannot be told apart.
+    pub fn peer_at(&self, addr: std::net::SocketAddr) -> Option<Entity> {
+        let mut owners = self.owners(addr);
+        match (owners.next(), owners.next()) {
+            (Some(only), None) => self.endpoints.get(only).ok().map(|(.., of)| of.0),
+            _ => None,
+        }
     }
 
     /// Ends every leg that waits for an endpoint.
     pub fn drop_waiting(&mut self, legs: &mut Legs<P>, entity: Entity, reason: DropReason) {
         let Ok((endpoint, mut waiting, of)) = self.endpoints.get_mut(entity) else { return };
-        let whose = Whose { peer: Some(of.0), addr: Some(endpoint.addr) };
+        let whose = Whose { peer: Some(of.0), addr: Some(endpoint.addr.get()) };
         for leg in waiting.queue.take() {
             legs.drop_held(&leg, reason, whose);
         }
@@ -227,7 +218,7 @@ impl<P: PeerId> Senders<'_, '_, P> {
             return false;
         };
         new.predecessors = new.predecessors.saturating_sub(1);
-        let whose = Whose { peer: Some(of.0), addr: Some(old.addr) };
+        let whose = Whose { peer: Some(of.0), addr: Some(old.addr.get()) };
         let mut merged: Vec<HeldLeg> = left.queue.take();
         merged.extend(right.queue.take());
         merge(merged, &mut right.queue, legs, whose);
@@ -263,7 +254,7 @@ impl<P: PeerId> Senders<'_, '_, P> {
         let cap = legs.settings.config.resolve_retry_max;
         let failover = legs.settings.config.addresses == AddressPolicy::Failover;
         let Ok((mut endpoint, _, of)) = self.endpoints.get_mut(entity) else { return };
-        let (peer, addr) = (of.0, endpoint.addr);
+        let (peer, addr) = (of.0, endpoint.addr.get());
         if !matches!(endpoint.state, EndpointState::Connecting | EndpointState::Up) {
             return;
         }
@@ -293,7 +284,7 @@ impl<P: PeerId> Senders<'_, '_, P> {
     pub fn stop_by_policy(&mut self, legs: &mut Legs<P>, entity: Entity) {
         self.drop_waiting(legs, entity, DropReason::EndpointStopped);
         let Ok((endpoint, _, of)) = self.endpoints.get(entity) else { return };
-        let (addr, peer, state) = (endpoint.addr, of.0, endpoint.state);
+        let (addr, peer, state) = (endpoint.addr.get(), of.0, endpoint.state);
         // Legs of a removed endpoint have an heir or an outcome already.
         if state.is_stopped() || matches!(state, EndpointState::Closing(AfterClose::Remove(_))) {
             return;
@@ -381,7 +372,7 @@ pub(crate) fn merge<P: PeerId>(mut from: Vec<HeldLeg>, queue: &mut HeldQueue, le
         let twin = !seen.insert(sequence);
         // A leg may stand before an older one with its key, in the place of one that it has replaced.
         let outdated = leg.keyed
-            && queue.legs.iter().any(|other| other.keyed && other.key == leg.key && legs.sequence(other) > sequence);
+            && queue.iter().any(|other| other.keyed && other.key == leg.key && legs.sequence(other) > sequence);
         if twin {
             legs.drop_held(&leg, DropReason::AddressRemoved, whose);
         } else if outdated {

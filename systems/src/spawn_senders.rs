@@ -7,8 +7,13 @@ use bevy_ecs::prelude::*;
 use tickcast_components::{AddressPolicy, EndpointState, Event, PeerId, ShardOp};
 
 use crate::legs::Legs;
-use crate::resources::{Phase, Shutdown};
+use crate::resources::{Agendas, Dirty, LIST_KEPT_MAX, Now, Phase, Shutdown};
 use crate::senders::Senders;
+
+/// Whether any endpoint wants a sender.
+pub(crate) fn is_due<P: PeerId>(dirty: Res<Dirty<P>>, agendas: Res<Agendas<P>>, now: Res<Now<P>>) -> bool {
+    !dirty.spawns.is_empty() || agendas.retries.is_due(now.at)
+}
 
 pub(crate) fn spawn_senders<P: PeerId>(mut legs: Legs<P>, mut senders: Senders<P>, shutdown: Res<Shutdown<P>>) -> u64 {
     while let Some((entity, generation)) = legs.agendas.retries.pop_due(legs.now.at) {
@@ -32,7 +37,7 @@ pub(crate) fn spawn_senders<P: PeerId>(mut legs: Legs<P>, mut senders: Senders<P
         if endpoint.state != EndpointState::New {
             continue;
         }
-        let (shard, addr, peer) = (usize::from(endpoint.shard), endpoint.addr, of.0);
+        let (shard, addr, peer) = (usize::from(endpoint.shard), endpoint.addr.get(), of.0);
         if failover && senders.choose(&mut legs, peer) != Some(entity) {
             continue;
         }
@@ -52,5 +57,6 @@ pub(crate) fn spawn_senders<P: PeerId>(mut legs: Legs<P>, mut senders: Senders<P
             }
         }
     }
+    senders.dirty.spawns.shrink_to(LIST_KEPT_MAX);
     spawned as u64
 }

@@ -5,10 +5,13 @@
 
 mod bad_input;
 mod conservation;
+mod foreign_transport;
 mod groups;
+mod joining;
 mod promises;
 mod runtime;
 mod sim;
+mod sizes;
 mod support;
 mod symptoms;
 mod world;

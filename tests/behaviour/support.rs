@@ -79,8 +79,13 @@ impl Loopback {
 
     /// As the test says.
     pub(crate) fn with(config: NetworkConfig, more: impl FnOnce(Builder<u64>) -> Builder<u64>) -> Self {
+        Self::on(Udp::bind(addr("127.0.0.1:0")), config, more)
+    }
+
+    /// On a socket of the test's choosing.
+    pub(crate) fn on(udp: Udp, config: NetworkConfig, more: impl FnOnce(Builder<u64>) -> Builder<u64>) -> Self {
         let builder = more(Tickcast::builder().config(config).strict_schedule(true));
-        let net = builder.build(Udp::bind(addr("127.0.0.1:0"))).expect("the engine should build");
+        let net = builder.build(udp).expect("the engine should build");
         Self { net, events: Vec::new(), receipts: Vec::new() }
     }
 

@@ -497,6 +497,43 @@ async fn a_despawned_endpoint_without_a_directory_is_dialled_again() {
     assert_eq!((got(&sockets[0]), got(&sockets[1])), (vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()]));
 }
 
+/// Goal: an admitted peer whose endpoint a host has despawned is dialled where it is by then, and also beside what the
+/// directory lists.
+#[tokio::test(start_paused = true)]
+async fn a_despawned_endpoint_comes_back_where_its_peer_is() {
+    let mut sim = Sim::datagrams(config());
+    let sockets = [1, 2, 3, 4].map(|n| sim.network.endpoint(client(n)));
+    sim.net.admit(1, client(1)).unwrap();
+    sim.list(2, &[client(3)]);
+    sim.net.admit(2, client(4)).unwrap();
+    sim.ticks(3).await;
+    let mut found = sim.net.world_mut().query::<(Entity, &Endpoint)>();
+    let admitted = |endpoint: &Endpoint| endpoint.addr == client(1) || endpoint.addr == client(4);
+    let endpoints: Vec<Entity> =
+        found.iter(sim.net.world()).filter(|found| admitted(found.1)).map(|found| found.0).collect();
+    assert_eq!(endpoints.len(), 2);
+    for endpoint in endpoints {
+        sim.net.world_mut().despawn(endpoint);
+    }
+    sim.net.readdress(&1, client(2)).unwrap();
+    sim.ticks(3).await;
+    assert_eq!(sim.net.report().endpoints.up, 3);
+    sim.net.send(Target::All, message("a")).unwrap();
+    sim.ticks(2).await;
+    assert_eq!(sockets.map(|socket| got(&socket).len()), [0, 1, 1, 1]);
+}
+
+/// Goal: a peer that is listed with nothing but addresses of no use is forgotten like any that is unresolved.
+#[tokio::test(start_paused = true)]
+async fn a_peer_without_an_address_of_use_is_forgotten() {
+    let mut sim = Sim::datagrams(config());
+    sim.list(1, &["10.0.0.9:0".parse().unwrap()]);
+    sim.ticks(2).await;
+    assert!(sim.net.peer(&1).is_some());
+    sim.pass(config().idle_age_max, 4).await;
+    assert_eq!((sim.net.peer(&1).is_some(), sim.net.report().unresolved), (false, 0));
+}
+
 /// Goal: a peer of the directory cannot be readdressed: that would add an address, and its silence would end it.
 #[tokio::test(start_paused = true)]
 async fn only_an_admitted_peer_can_be_readdressed() {

@@ -44,8 +44,15 @@ impl Hub {
             self.stats.failed += 1;
             return Verdict::Failed(reason);
         }
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        if let Some(bytes_max) = self.faults.get(&to).and_then(|faults| faults.path_bytes_max)
+            && bytes > bytes_max
+        {
+            self.stats.failed += 1;
+            return Verdict::Oversized(bytes_max);
+        }
         if !self.nodes.contains_key(&to) {
-            self.vanish(parts.iter().map(|part| part.len()).sum());
+            self.vanish(bytes);
         } else if self.faults.contains_key(&to) {
             self.stats.sent += 1;
             self.carry_with_faults(from, to, parts, ordered);

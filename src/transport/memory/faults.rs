@@ -25,6 +25,8 @@ pub struct Faults {
     pub panic_once: bool,
     /// So many datagrams may be unread at the address. Beyond that datagrams are lost, and connected senders blocked.
     pub capacity: Option<usize>,
+    /// Datagrams of more than so many bytes are refused: the path takes no larger ones.
+    pub path_bytes_max: Option<usize>,
     /// How probably a datagram is lost.
     pub loss: f64,
     /// How probably a datagram arrives twice.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
 
 use fastrand::Rng;
-use tickcast_components::{DropReason, Slot};
+use tickcast_components::{DropReason, PathError, Slot};
 use tokio::time::Instant;
 
 use super::super::{SenderEvent, StopCause, Transmit, Verdict, Writable};
@@ -185,7 +185,15 @@ impl Hub {
             return true;
         }
         let all_up = self.senders(source).is_some_and(|senders| senders.all_up());
-        for transmit in transmits {
+        for (index, transmit) in transmits.iter().enumerate() {
+            // Behind one that was too large nothing goes to the same endpoint in this call.
+            if let Some(&oversized @ Verdict::Oversized(_)) = verdicts.last()
+                && index > 0
+                && transmits[index - 1].slot == transmit.slot
+            {
+                verdicts.push(oversized);
+                continue;
+            }
             let fits = transmit.bytes <= source.transmit_bytes_max;
             if fits && all_up && self.is_nowhere(source, transmit.addr) {
                 self.vanish(transmit.bytes);
@@ -230,6 +238,15 @@ impl Hub {
             return Verdict::Blocked;
         }
         self.send_from(source.addr, transmit.addr, transmit.parts, source.connected)
+    }
+
+    /// Makes shard 0 of the transport at `transport` hear that something is wrong on the way to `addr`.
+    pub(super) fn path_error(&mut self, transport: SocketAddr, addr: SocketAddr, error: PathError) {
+        self.sequence += 1;
+        let due = (Instant::now(), self.sequence);
+        if let Some(senders) = self.nodes.get_mut(&transport).and_then(|node| node.senders(0)) {
+            senders.schedule(due, SenderEvent::PathError(addr, error), &mut self.woken);
+        }
     }
 
     pub(super) fn poll_writable(&mut self, source: &Source, context: &mut Context<'_>) -> Poll<Writable> {

@@ -16,7 +16,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tickcast_components::canonical;
+use tickcast_components::{PathError, canonical};
 
 use super::StopCause;
 use hub::Hub;
@@ -149,6 +149,11 @@ impl MemoryNetwork {
     /// its shards is blocked, whatever the destination.
     pub fn stall_socket(&self, addr: SocketAddr, stalled: bool) {
         self.with(|hub| hub.stall_socket(canonical(addr), stalled));
+    }
+
+    /// Makes the transport at `transport` hear, as if by ICMP, that something is wrong on the way to `addr`.
+    pub fn path_error(&self, transport: SocketAddr, addr: SocketAddr, error: PathError) {
+        self.with(|hub| hub.path_error(canonical(transport), canonical(addr), error));
     }
 
     /// Delivers what is due by now. Whoever receives does so by itself; this is for looking at

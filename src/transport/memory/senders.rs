@@ -90,6 +90,7 @@ impl Senders {
                     SenderEvent::Stopped(slot, _) => {
                         self.stopped.insert(slot);
                     }
+                    SenderEvent::PathError(..) => {}
                 }
                 Ok(event)
             }
@@ -174,6 +175,7 @@ impl Senders {
     fn forget_events(&mut self, slot: Slot) {
         self.events.retain(|_, event| match event {
             SenderEvent::Connected(of) | SenderEvent::Stopped(of, _) => *of != slot,
+            SenderEvent::PathError(..) => true,
         });
     }
 }

@@ -6,7 +6,11 @@
 //! - `socket`: opening and binding; the twin that sends beside the socket that receives.
 //! - `batched`: the path on Linux, many datagrams per system call, sending kept out of epoll.
 //! - `portable`: one call per datagram through tokio, for every other system.
-//! - `verdicts`: what the kernel's answers mean for each transmit; the loop that both paths share.
+//! - `sending`: the loop from transmits to verdicts that both paths share.
+//! - `runs`: which transmits share a header, for the kernel to cut them apart again.
+//! - `waiting`: how long whoever cannot send waits.
+//! - `verdicts`: what the system's errors mean.
+//! - `hearsay`: what the network says of addresses.
 
 use std::fmt;
 use std::io;
@@ -21,11 +25,16 @@ use socket::{SendPath, Settings};
 
 #[cfg(target_os = "linux")]
 mod batched;
+#[cfg(target_os = "linux")]
+mod hearsay;
 mod portable;
+pub(crate) mod runs;
+mod sending;
 pub(crate) mod socket;
 #[cfg(test)]
 mod tests;
 mod verdicts;
+mod waiting;
 
 /// The UDP transport: a builder of sockets that all send from one local address.
 ///
@@ -35,6 +44,14 @@ mod verdicts;
 ///
 /// On Linux datagrams are sent and received many per system call, and sending stays out of epoll; elsewhere, or with
 /// [`portable`](Self::portable), each is a call of its own through tokio.
+///
+/// On Linux, too, what ICMP says of an address becomes a [`SenderEvent::PathError`] of that address, never the verdict of
+/// a datagram to another. It can be forged by anybody who guesses the ports. The portable path tells nothing, as a socket
+/// that serves many addresses is not told either.
+///
+/// Where the kernel or an interface has no memory for a datagram, its endpoint is [`Verdict::Blocked`] for a while, and
+/// other endpoints go on. After a tenth of a second without any success its datagrams fail with
+/// [`DropReason::NoBuffers`](tickcast_components::DropReason::NoBuffers).
 ///
 /// ```
 /// use tickcast::transport::udp::Udp;
@@ -69,6 +86,9 @@ impl Udp {
             send_buffer_bytes: BUFFER_BYTES_DEFAULT,
             portable: false,
             only_v6: false,
+            segmentation: true,
+            receive_coalescing: true,
+            dont_fragment: false,
         };
         Self { settings, bound: None }
     }
@@ -108,19 +128,55 @@ impl Udp {
         self
     }
 
+    /// Whether datagrams of one size to one endpoint may pass through the kernel as one (`UDP_SEGMENT`); true by default.
+    /// Linux only.
+    ///
+    /// The kernel cuts them apart at the end, or the network card does; nothing changes on the wire. Several full
+    /// datagrams to one endpoint in a tick cost a third to a half of the processor time then, and where the card does it,
+    /// hardly more than one. Where it is refused, as on a path too small for the size, the same datagrams are sent one by
+    /// one in the same call, and so are those that follow to that endpoint. Switch it off to rule it out as a cause.
+    #[must_use]
+    pub fn segmentation(mut self, segmentation: bool) -> Self {
+        self.settings.segmentation = segmentation;
+        self
+    }
+
+    /// Whether the kernel may hand over several datagrams of one sender at once (`UDP_GRO`); true by default. Linux only.
+    ///
+    /// They are taken apart before anybody sees them. It costs nothing where nothing is joined. Datagrams that were joined
+    /// and find the receive buffer full count as one in [`TransportShard::kernel_drops`].
+    #[must_use]
+    pub fn receive_coalescing(mut self, receive_coalescing: bool) -> Self {
+        self.settings.receive_coalescing = receive_coalescing;
+        self
+    }
+
+    /// Whether datagrams must pass whole; false by default. Linux only.
+    ///
+    /// Without, a datagram that is larger than the path takes, as far as that is known, is cut into fragments: it arrives if
+    /// all of them do, and some networks drop them all. With it, such a datagram is [`Verdict::Oversized`], and routers
+    /// that find one too large drop it and say so, which comes back as
+    /// [`PathError::TooBig`](tickcast_components::PathError::TooBig). So messages beyond what the path takes are
+    /// refused, not fragmented.
+    #[must_use]
+    pub fn dont_fragment(mut self, dont_fragment: bool) -> Self {
+        self.settings.dont_fragment = dont_fragment;
+        self
+    }
+
     fn bind_first(&mut self) -> io::Result<UdpShard> {
         #[cfg(target_os = "linux")]
         if !self.settings.portable {
             let pair = socket::open_pair(&self.settings)?;
             let local = pair.receive.local_addr()?;
             let bound = Bound { local, send: pair.send.try_clone()?, path: pair.path };
-            let io = Io::Batched(Box::new(batched::Batched::new(Some(pair.receive), pair.send, local.is_ipv6())?));
+            let io = self.batched(Some(pair.receive), pair.path, pair.send, local)?;
             return Ok(self.first(bound, io));
         }
         let socket = socket::open(&self.settings)?;
         let local = socket.local_addr()?;
         let bound = Bound { local, send: socket.try_clone()?, path: SendPath::Same };
-        let io = Io::Portable(Portable::new(socket, true, local.is_ipv6())?);
+        let io = Io::Portable(Box::new(Portable::new(socket, true, local.is_ipv6())?));
         Ok(self.first(bound, io))
     }
 
@@ -128,15 +184,39 @@ impl Udp {
         let Some(bound) = &self.bound else {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "shard 0 is bound before the others"));
         };
-        let send = bound.send.try_clone()?;
-        let v6 = bound.local.is_ipv6();
+        let local = bound.local;
         #[cfg(target_os = "linux")]
         if !self.settings.portable {
-            let io = Io::Batched(Box::new(batched::Batched::new(None, send, v6)?));
-            return Ok(UdpShard { shard, local: bound.local, path: bound.path, io });
+            let (send, path) = self.another_sender(bound)?;
+            return Ok(UdpShard { shard, local, path, io: self.batched(None, path, send, local)? });
         }
-        let io = Io::Portable(Portable::new(send, false, v6)?);
-        Ok(UdpShard { shard, local: bound.local, path: bound.path, io })
+        let io = Io::Portable(Box::new(Portable::new(bound.send.try_clone()?, false, local.is_ipv6())?));
+        Ok(UdpShard { shard, local, path: bound.path, io })
+    }
+
+    /// A twin of its own for another shard, or a duplicate of the first one if the system refuses more.
+    #[cfg(target_os = "linux")]
+    fn another_sender(&self, bound: &Bound) -> io::Result<(UdpSocket, SendPath)> {
+        if bound.path == SendPath::Twin {
+            match socket::open_twin(bound.local, &self.settings) {
+                Ok(twin) => return Ok((twin, SendPath::Twin)),
+                Err(error) => tracing::debug!(%error, "no twin of its own; this shard shares the first one's"),
+            }
+        }
+        Ok((bound.send.try_clone()?, SendPath::Duplicate))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn batched(
+        &self,
+        receive: Option<UdpSocket>,
+        path: SendPath,
+        send: UdpSocket,
+        local: SocketAddr,
+    ) -> io::Result<Io> {
+        let shared = path == SendPath::Duplicate;
+        let io = batched::Batched::new(receive, shared, send, local.is_ipv6(), self.settings.segmentation)?;
+        Ok(Io::Batched(Box::new(io)))
     }
 
     fn first(&mut self, bound: Bound, io: Io) -> UdpShard {
@@ -160,8 +240,7 @@ impl Transport for Udp {
         capabilities
     }
 
-    /// Binds the sockets of shard 0, or makes another shard that sends through a duplicate of shard 0's and never
-    /// receives.
+    /// Binds the sockets of shard 0, or makes another shard that sends from the same address and never receives.
     ///
     /// # Errors
     ///
@@ -170,7 +249,7 @@ impl Transport for Udp {
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime with I/O enabled.
+    /// Outside of a tokio runtime with I/O enabled. To wait for memory, the runtime must have time enabled as well.
     fn bind(&mut self, shard: usize) -> io::Result<UdpShard> {
         if shard == 0 { self.bind_first() } else { self.bind_other(shard) }
     }
@@ -193,7 +272,7 @@ pub struct UdpShard {
 enum Io {
     #[cfg(target_os = "linux")]
     Batched(Box<batched::Batched>),
-    Portable(Portable),
+    Portable(Box<Portable>),
 }
 
 impl UdpShard {
@@ -206,12 +285,24 @@ impl UdpShard {
             Io::Portable(io) => io.receive_errors(),
         }
     }
+
+    fn forget(&mut self, slot: Slot) {
+        match &mut self.io {
+            #[cfg(target_os = "linux")]
+            Io::Batched(io) => io.forget(slot),
+            Io::Portable(io) => io.forget(slot),
+        }
+    }
 }
 
 impl TransportShard for UdpShard {
-    fn open(&mut self, _slot: Slot, _addr: SocketAddr) {}
+    fn open(&mut self, slot: Slot, _addr: SocketAddr) {
+        self.forget(slot);
+    }
 
-    fn close(&mut self, _slot: Slot) {}
+    fn close(&mut self, slot: Slot) {
+        self.forget(slot);
+    }
 
     fn send(&mut self, transmits: &[Transmit<'_>], verdicts: &mut Vec<Verdict>) -> usize {
         match &mut self.io {
@@ -238,7 +329,11 @@ impl TransportShard for UdpShard {
     }
 
     fn poll_event(&mut self, _context: &mut Context<'_>) -> Poll<SenderEvent> {
-        Poll::Pending
+        match &mut self.io {
+            #[cfg(target_os = "linux")]
+            Io::Batched(io) => io.poll_path_error().map(|(addr, error)| SenderEvent::PathError(addr, error)),
+            Io::Portable(_) => Poll::Pending,
+        }
     }
 
     /// Counted on Linux unless [`Udp::portable`] is set; 0 elsewhere. A drop becomes known with the next datagram

@@ -3,10 +3,11 @@
 //! Owns: a registered socket that sends, and on shard 0 receives, and the room for one datagram.
 //! Never does: batching. Sending pays for the registration with the poller, which the batched path avoids.
 //!
-//! On Windows a datagram that met a closed port makes a later receive fail with a connection reset. That is survived:
-//! it is counted and reading goes on. Turning the behaviour off (`SIO_UDP_CONNRESET`) would save these calls.
+//! A socket that is not connected reports no ICMP errors by itself, so this path has no path errors to tell. On Windows it
+//! would: a datagram that met a closed port makes a later receive fail with a connection reset, without saying whose it
+//! was. That is switched off (`SIO_UDP_CONNRESET`); where it is not, such an error is counted and reading goes on.
 //!
-//! On macOS the send buffer also bounds the size of one datagram: what exceeds it is refused as too large.
+//! On macOS the send buffer also bounds the size of one datagram: what exceeds it is refused as oversized.
 
 use std::io;
 use std::net;
@@ -16,11 +17,13 @@ use socket2::{SockAddr, SockRef};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use tickcast_components::canonical;
+use tickcast_components::{Slot, canonical};
 
 use super::super::{ReceiveSink, Transmit, Verdict, Writable};
+use super::runs::Run;
+use super::sending::{Kernel, Sending};
 use super::socket::mapped;
-use super::verdicts::{ReceiveErrors, settle};
+use super::verdicts::ReceiveErrors;
 use super::{DATAGRAM_BYTES_MAX, IO_SLICES_MAX};
 
 /// One shard's socket.
@@ -31,6 +34,7 @@ pub(super) struct Portable {
     arrived: Vec<u8>,
     errors: ReceiveErrors,
     gathered: Vec<u8>,
+    sending: Sending,
 }
 
 impl Portable {
@@ -38,26 +42,36 @@ impl Portable {
     pub(super) fn new(socket: net::UdpSocket, receives: bool, v6: bool) -> io::Result<Self> {
         // Whether a duplicate inherits this depends on the system.
         socket.set_nonblocking(true)?;
+        #[cfg(windows)]
+        if let Err(error) = crate::kernel::winsock::ignore_connection_resets(&socket) {
+            tracing::debug!(%error, "datagrams to closed ports will count as errors of reading");
+        }
         Ok(Self {
             socket: UdpSocket::from_std(socket)?,
             v6,
             arrived: vec![0; if receives { DATAGRAM_BYTES_MAX } else { 0 }],
             errors: ReceiveErrors::default(),
             gathered: Vec::new(),
+            sending: Sending::new(false),
         })
     }
 
+    pub(super) fn forget(&mut self, slot: Slot) {
+        self.sending.forget(slot);
+    }
+
     pub(super) fn send(&mut self, transmits: &[Transmit<'_>], verdicts: &mut Vec<Verdict>) -> usize {
-        let Self { socket, v6, gathered, .. } = self;
-        settle(transmits, verdicts, |rest| send_one(socket, *v6, gathered, &rest[0]).map(|()| 1))
+        let Self { socket, v6, gathered, sending, .. } = self;
+        sending.send(&mut Wire { socket, v6: *v6, gathered }, transmits, verdicts)
     }
 
     pub(super) fn poll_writable(&mut self, context: &mut Context<'_>) -> Poll<Writable> {
-        match ready!(self.socket.poll_send_ready(context)) {
-            Ok(()) => Poll::Ready(Writable::All),
+        let Self { socket, sending, .. } = self;
+        sending.poll_writable(context, |context| match ready!(socket.poll_send_ready(context)) {
+            Ok(()) => Poll::Ready(Ok(())),
             // The runtime is shutting down: nothing will be written any more.
             Err(_) => Poll::Pending,
-        }
+        })
     }
 
     pub(super) fn poll_receive(&mut self, context: &mut Context<'_>, sink: &mut dyn ReceiveSink) -> Poll<()> {
@@ -98,19 +112,33 @@ pub(super) fn clear_readable(socket: &UdpSocket) {
     let _ = socket.try_io(Interest::READABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
 }
 
-fn send_one(socket: &UdpSocket, v6: bool, gathered: &mut Vec<u8>, transmit: &Transmit<'_>) -> io::Result<()> {
-    let addr = SockAddr::from(mapped(transmit.addr, v6));
-    let now = || {
-        let socket = SockRef::from(socket);
-        if transmit.parts.len() <= IO_SLICES_MAX {
-            socket.send_to_vectored(transmit.parts, &addr)
-        } else {
-            gathered.clear();
-            transmit.parts.iter().for_each(|part| gathered.extend_from_slice(part));
-            socket.send_to(gathered, &addr)
-        }
-    };
-    send_now_or_arm(socket, now)
+/// The system calls of this path.
+struct Wire<'a> {
+    socket: &'a UdpSocket,
+    v6: bool,
+    gathered: &'a mut Vec<u8>,
+}
+
+impl Kernel for Wire<'_> {
+    const HEADERS_MAX: usize = 1;
+    const HEARS: bool = false;
+
+    fn send(&mut self, transmits: &[Transmit<'_>], _runs: &[Run]) -> io::Result<usize> {
+        let Self { socket, v6, gathered } = self;
+        let first = &transmits[0];
+        let addr = SockAddr::from(mapped(first.addr, *v6));
+        let now = || {
+            let socket = SockRef::from(*socket);
+            if first.parts.len() <= IO_SLICES_MAX {
+                socket.send_to_vectored(first.parts, &addr)
+            } else {
+                gathered.clear();
+                first.parts.iter().for_each(|part| gathered.extend_from_slice(part));
+                socket.send_to(gathered, &addr)
+            }
+        };
+        send_now_or_arm(socket, now).map(|()| 1)
+    }
 }
 
 /// Tries without asking for the readiness, which is unknown until the poller has turned once; only when the socket is

@@ -1,11 +1,12 @@
 //! Opening and binding UDP sockets.
 //!
 //! Owns: the options of a socket, the addresses that may be handed to it, and, on Linux, the pair of sockets that share
-//! one local address. Never does: I/O.
+//! one local address with the twins of the other shards. Never does: I/O.
 //!
 //! Why a pair: a socket that is registered with epoll pays about 145 ns more for every datagram that it sends, and the
 //! registration belongs to the open file, so a duplicate pays, too. The socket that receives must be registered. So a
-//! twin sends: another socket on the same address, never registered unless it is full.
+//! twin sends: another socket on the same address, never registered unless it is full. Every shard has one of its own, so
+//! that shards share neither a send buffer nor an error queue.
 //!
 //! How the twin is kept from receiving: sockets share an address as a `SO_REUSEPORT` group, over which the kernel
 //! spreads what arrives, unless a program picks the socket. Ours always picks the first one that was bound, the
@@ -26,7 +27,7 @@ use std::net::{SocketAddr, SocketAddrV6, UdpSocket};
 use socket2::{Domain, Protocol, Socket, Type};
 
 #[cfg(target_os = "linux")]
-use crate::kernel::mmsg;
+use crate::kernel::options;
 
 /// What [`super::Udp`] was built with.
 #[derive(Clone, Debug)]
@@ -36,6 +37,9 @@ pub(super) struct Settings {
     pub(super) send_buffer_bytes: usize,
     pub(super) portable: bool,
     pub(super) only_v6: bool,
+    pub(super) segmentation: bool,
+    pub(super) receive_coalescing: bool,
+    pub(super) dont_fragment: bool,
 }
 
 /// Which socket sends.
@@ -70,14 +74,14 @@ pub(super) fn open(settings: &Settings) -> io::Result<UdpSocket> {
 /// A socket that receives and one that sends, on one address.
 #[cfg(target_os = "linux")]
 pub(super) fn open_pair(settings: &Settings) -> io::Result<Pair> {
-    let receive = unbound(settings)?;
-    if let Err(error) = mmsg::count_drops(&receive) {
+    let receive = unbound_of_group(settings)?;
+    if let Err(error) = options::count_drops(&receive) {
         tracing::debug!(%error, "datagrams that the kernel drops are not counted");
     }
     let prepared = prepare_group(&receive);
     receive.bind(&settings.addr.into())?;
     let receive = UdpSocket::from(receive);
-    match prepared.and_then(|()| twin(&receive, settings)) {
+    match prepared.and_then(|()| first_twin(&receive, settings)) {
         Ok(send) => Ok(Pair { receive, send, path: SendPath::Twin }),
         Err(error) => {
             tracing::debug!(%error, "no twin to send through; sending pays for the receiver's registration");
@@ -91,26 +95,49 @@ pub(super) fn open_pair(settings: &Settings) -> io::Result<Pair> {
 #[cfg(target_os = "linux")]
 fn prepare_group(receive: &Socket) -> io::Result<()> {
     receive.set_reuse_port(true)?;
-    let attached = mmsg::pick_first_of_group(receive);
+    let attached = options::pick_first_of_group(receive);
     // Off again whatever came of it: a bind with the option on would not notice another server of the same user.
     receive.set_reuse_port(false)?;
     attached
 }
 
-/// Binds a second socket beside `receive`, which is ready to lead a group.
+/// Binds a second socket beside `receive`, which is ready to lead a group, and opens the group for it.
 #[cfg(target_os = "linux")]
-fn twin(receive: &UdpSocket, settings: &Settings) -> io::Result<UdpSocket> {
+fn first_twin(receive: &UdpSocket, settings: &Settings) -> io::Result<UdpSocket> {
     let leader = socket2::SockRef::from(receive);
-    let twin = unbound(settings)?;
-    // Broadcasts are copied to every socket of the address; what nobody reads would pile up in the twin.
-    twin.attach_filter(&[mmsg::return_zero()])?;
-    twin.set_reuse_port(true)?;
     leader.set_reuse_port(true)?;
-    let bound = twin.bind(&receive.local_addr()?.into());
+    let bound = receive.local_addr().and_then(|local| open_twin(local, settings));
     if bound.is_err() {
         leader.set_reuse_port(false)?;
     }
-    bound.map(|()| twin.into())
+    bound
+}
+
+/// A socket that only sends, on the address of a receiver that leads an open group.
+#[cfg(target_os = "linux")]
+pub(super) fn open_twin(local: SocketAddr, settings: &Settings) -> io::Result<UdpSocket> {
+    let twin = unbound_of_group(settings)?;
+    // Broadcasts are copied to every socket of the address; what nobody reads would pile up in the twin.
+    twin.attach_filter(&[options::return_zero()])?;
+    twin.set_reuse_port(true)?;
+    twin.bind(&local.into())?;
+    Ok(twin.into())
+}
+
+/// A socket with the options that the receiver and its twins have in common, as what comes in from the network, errors and
+/// runs, is matched with any of them before the program picks.
+#[cfg(target_os = "linux")]
+fn unbound_of_group(settings: &Settings) -> io::Result<Socket> {
+    let socket = unbound(settings)?;
+    if let Err(error) = options::queue_errors(&socket, settings.addr.is_ipv6()) {
+        tracing::debug!(%error, "nothing will be heard of what the network says of addresses");
+    }
+    if settings.receive_coalescing
+        && let Err(error) = options::coalesce_received(&socket)
+    {
+        tracing::debug!(%error, "datagrams are received one by one");
+    }
+    Ok(socket)
 }
 
 /// A non-blocking socket with its options set.
@@ -120,6 +147,11 @@ fn unbound(settings: &Settings) -> io::Result<Socket> {
     if settings.addr.is_ipv6() {
         // Set both ways: the system's default differs between systems and can be changed on some.
         socket.set_only_v6(settings.only_v6)?;
+    }
+    #[cfg(target_os = "linux")]
+    if settings.dont_fragment {
+        // Asked for, so not silently left out.
+        options::dont_fragment(&socket, settings.addr.is_ipv6())?;
     }
     wish("receive", settings.receive_buffer_bytes, socket.set_recv_buffer_size(settings.receive_buffer_bytes), || {
         socket.recv_buffer_size()

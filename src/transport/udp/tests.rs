@@ -9,6 +9,11 @@ use tickcast_components::DropReason;
 
 use super::*;
 
+#[cfg(target_os = "linux")]
+mod errors;
+#[cfg(target_os = "linux")]
+mod segments;
+
 /// Goal: a batch to several sockets arrives whole, and in order at each.
 #[tokio::test]
 async fn a_batch_arrives_whole_and_in_order() {
@@ -48,19 +53,21 @@ async fn parts_are_gathered() {
     }
 }
 
-/// Goal: one that is too large fails alone; those around it leave.
+/// Goal: of one endpoint nothing leaves behind what is too large, which says what would pass; others go on.
 #[tokio::test]
-async fn too_large_concerns_one_transmit() {
+async fn oversized_concerns_one_endpoint() {
     for portable in [false, true] {
         let (_udp, mut shard) = bound("127.0.0.1:0", portable);
         let (socket, addr) = peer();
         let large = vec![7; TRANSMIT_BYTES_MAX + 1];
         let (small, large) = ([IoSlice::new(b"small")], [IoSlice::new(&large)]);
-        let transmits = [&small, &small, &large, &small].map(|parts| transmit(addr, parts));
+        let mut transmits = [&small, &large, &small, &small, &small].map(|parts| transmit(addr, parts));
+        transmits[4].slot = 1;
 
-        let expected = [Verdict::Sent, Verdict::Sent, Verdict::Failed(DropReason::TooLarge), Verdict::Sent];
+        let oversized = Verdict::Oversized(TRANSMIT_BYTES_MAX);
+        let expected = [Verdict::Sent, oversized, oversized, oversized, Verdict::Sent];
         assert_eq!(send_all(&mut shard, &transmits).await.0, expected);
-        for _ in 0..3 {
+        for _ in 0..2 {
             assert_eq!(read(&socket).0, b"small");
         }
         assert_eq!(read_now(&socket), None);
@@ -161,7 +168,7 @@ async fn a_duplicate_serves_where_the_twin_is_refused() {
     receive_socket.set_nonblocking(true).unwrap();
     let local = receive_socket.local_addr().unwrap();
     let send = receive_socket.try_clone().unwrap();
-    let io = Io::Batched(Box::new(batched::Batched::new(Some(receive_socket), send, false).unwrap()));
+    let io = Io::Batched(Box::new(batched::Batched::new(Some(receive_socket), true, send, false, true).unwrap()));
     let mut shard = UdpShard { shard: 0, local, path: SendPath::Duplicate, io };
 
     let parts = [IoSlice::new(b"hello")];
@@ -279,20 +286,27 @@ async fn other_shards_send_from_the_same_address() {
     for portable in [false, true] {
         let mut udp = Udp::bind("127.0.0.1:0".parse().unwrap()).portable(portable);
         assert_eq!(Transport::bind(&mut udp, 1).unwrap_err().kind(), ErrorKind::NotConnected);
-        let mut first = udp.bind_shard_0().unwrap();
-        let mut other = Transport::bind(&mut udp, 1).unwrap();
+        let mut shards: Vec<_> = (0..4).map(|shard| Transport::bind(&mut udp, shard).unwrap()).collect();
+        #[cfg(target_os = "linux")]
+        if !portable {
+            assert!(shards.iter().all(|shard| shard.path == SendPath::Twin), "each has its own");
+        }
         let (socket, addr) = peer();
         let local = udp.local_addrs()[0];
         let parts = [IoSlice::new(b"hello")];
-
-        for shard in [&mut first, &mut other] {
+        for shard in &mut shards {
             assert_eq!(send_all(shard, &[transmit(addr, &parts)]).await.0, [Verdict::Sent]);
             assert_eq!(read(&socket).1, local);
         }
-        socket.send_to(b"reply", local).unwrap();
-        assert_eq!(receive(&mut first, 1).await, [(addr, b"reply".to_vec())]);
-        let mut sink = Sink { room: 1, received: Vec::new() };
-        assert!(poll_fn(|context| Poll::Ready(other.poll_receive(context, &mut sink))).await.is_pending());
+        let sources: Vec<_> = (0..100).map(|_| peer()).collect();
+        for (source, from) in &sources {
+            source.send_to(b"reply", local).unwrap();
+            assert_eq!(receive(&mut shards[0], 1).await, [(*from, b"reply".to_vec())]);
+        }
+        for shard in &mut shards[1..] {
+            let mut sink = Sink { room: 1, received: Vec::new() };
+            assert!(poll_fn(|context| Poll::Ready(shard.poll_receive(context, &mut sink))).await.is_pending());
+        }
     }
 }
 
@@ -409,6 +423,16 @@ async fn send_all(shard: &mut UdpShard, transmits: &[Transmit<'_>]) -> (Vec<Verd
         assert_eq!(verdicts.len(), transmits.len());
     }
     (verdicts, calls)
+}
+
+/// The next event, if there is one.
+#[cfg(target_os = "linux")]
+async fn event(shard: &mut UdpShard) -> Option<SenderEvent> {
+    poll_fn(|context| match shard.poll_event(context) {
+        Poll::Ready(event) => Poll::Ready(Some(event)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Waits for exactly so many datagrams.

@@ -1,0 +1,166 @@
+//! From queues to verdicts: rounds of datagrams, and what becomes of their legs.
+
+use tickcast_components::{DropReason, EndpointReportKind, LegOutcome, Outcome, Slot, Timestamp};
+
+use super::ShardCore;
+use crate::shard::coalesce::{self, Planned};
+use crate::shard::table::State;
+use crate::transport::{TransportShard, Verdict};
+
+impl ShardCore {
+    /// Sends whatever can be sent, and answers questions about credit.
+    pub(crate) fn drain(&mut self, io: &mut impl TransportShard, now: Timestamp) {
+        self.expire(now);
+        self.table.widen(now);
+        while !self.ready.is_empty() {
+            self.send_round(io);
+        }
+        self.answer_credits();
+        if self.held == 0 {
+            self.deadline_min = Timestamp::NEVER;
+        }
+    }
+
+    /// Sends what waits for one endpoint, to make room in its queue. The others keep what they have for their own time, so
+    /// that one endpoint's burst changes nothing for them.
+    pub(super) fn send_one(&mut self, slot: Slot, io: &mut impl TransportShard) {
+        let listed = self.table.endpoints[slot as usize].listed;
+        let others = std::mem::replace(&mut self.ready, std::mem::take(&mut self.arrays.slots));
+        self.ready.push(slot);
+        while !self.ready.is_empty() {
+            self.send_round(io);
+        }
+        // The endpoint still has its place among the others, if it had one.
+        self.table.endpoints[slot as usize].listed = listed;
+        self.arrays.slots = std::mem::replace(&mut self.ready, others);
+    }
+
+    /// Plans as many datagrams as one round takes, sends them, and settles their legs.
+    fn send_round(&mut self, io: &mut impl TransportShard) {
+        let Self { table, messages, ready, arrays, shape, .. } = self;
+        arrays.plan.clear();
+        arrays.bodies.clear();
+        arrays.ends.clear();
+        arrays.verdicts.clear();
+        let mut planned = 0;
+        for &slot in ready.iter() {
+            let blocked = table.endpoints[slot as usize].blocked;
+            if !blocked && !coalesce::plan(slot, table, &mut arrays.plan, &mut arrays.bodies, *shape) {
+                break;
+            }
+            planned += 1;
+        }
+        // Whoever is not planned whole stays on the list, in its place.
+        for slot in ready.drain(..planned) {
+            table.endpoints[slot as usize].listed = false;
+        }
+        let mut parts = coalesce::recycle(std::mem::take(&mut arrays.parts));
+        let mut transmits = coalesce::recycle(std::mem::take(&mut arrays.transmits));
+        arrays.bodies.assemble(&mut arrays.plan, table, messages);
+        coalesce::gather(&arrays.plan, table, messages, &arrays.bodies, *shape, &mut parts, &mut arrays.ends);
+        coalesce::transmits(&arrays.plan, table, &parts, &arrays.ends, &mut transmits);
+        let syscalls = io.send(&transmits, &mut arrays.verdicts);
+        arrays.transmits = coalesce::recycle(transmits);
+        arrays.parts = coalesce::recycle(parts);
+        self.report.syscalls += syscalls as u64;
+        let plan = std::mem::take(&mut self.arrays.plan);
+        let verdicts = std::mem::take(&mut self.arrays.verdicts);
+        debug_assert_eq!(plan.len(), verdicts.len(), "one verdict per transmit");
+        let mut oversized = None;
+        for (index, planned) in plan.iter().enumerate() {
+            // A transport that gives too few verdicts has not taken the rest.
+            match verdicts.get(index).copied().unwrap_or(Verdict::Blocked) {
+                Verdict::Sent => self.sent(planned),
+                Verdict::Failed(reason) => self.end_planned(planned, Outcome::Dropped(reason)),
+                Verdict::Blocked => self.block(planned.slot),
+                // Those behind the first to the same endpoint were not tried.
+                Verdict::Oversized(_) if oversized == Some(planned.slot) => {}
+                Verdict::Oversized(bytes_max) => {
+                    oversized = Some(planned.slot);
+                    self.narrow(planned, bytes_max);
+                }
+            }
+        }
+        if verdicts.contains(&Verdict::Blocked) {
+            let Self { table, ready, .. } = self;
+            ready.retain(|&slot| {
+                let endpoint = &mut table.endpoints[slot as usize];
+                endpoint.listed = !endpoint.blocked;
+                endpoint.listed
+            });
+        }
+        for planned in &plan {
+            let wire = self.table.endpoints[planned.slot as usize].wire;
+            let wire = &mut self.table.wires[wire as usize];
+            wire.planned = wire.sent;
+        }
+        self.arrays.plan = plan;
+        self.arrays.verdicts = verdicts;
+    }
+
+    fn sent(&mut self, planned: &Planned) {
+        let wire = self.table.endpoints[planned.slot as usize].wire;
+        self.table.wires[wire as usize].sent = planned.sequence;
+        self.report.datagrams += 1;
+        self.report.datagram_bytes += planned.bytes as u64;
+        self.end_planned(planned, Outcome::Written);
+    }
+
+    /// Ends the legs of a datagram, which are the first of their endpoint's queue.
+    fn end_planned(&mut self, planned: &Planned, outcome: Outcome) {
+        let endpoint = &mut self.table.endpoints[planned.slot as usize];
+        let (generation, wire) = (endpoint.generation, endpoint.wire as usize);
+        let legs = endpoint.queue.len().min(planned.legs as usize);
+        let mut bytes = 0;
+        for leg in endpoint.queue.drain(..legs) {
+            bytes += u64::from(leg.bytes);
+            if let Some(sequence) = self.messages.release(leg.message) {
+                let (slot, addr) = (planned.slot, Some(self.table.wires[wire].addr.get()));
+                self.report.outcomes.push(LegOutcome { slot, generation, addr, sequence, outcome });
+            }
+        }
+        endpoint.bytes -= bytes;
+        self.count(legs as u64, bytes, outcome);
+    }
+
+    fn block(&mut self, slot: Slot) {
+        if !std::mem::replace(&mut self.table.endpoints[slot as usize].blocked, true) {
+            self.blocked.push(slot);
+        }
+    }
+
+    /// A datagram was larger than what can be sent there. Of several messages smaller ones are made; one that is too large
+    /// by itself ends. Either way the next attempt is another one, so that this comes to an end.
+    fn narrow(&mut self, planned: &Planned, bytes_max: usize) {
+        let bytes_max = bytes_max.min(planned.bytes.saturating_sub(1));
+        let wire = self.table.endpoints[planned.slot as usize].wire;
+        self.table.narrow(wire, bytes_max as u32);
+        if planned.legs <= 1 {
+            self.end_planned(planned, Outcome::Dropped(DropReason::TooLarge));
+        }
+        let endpoint = &mut self.table.endpoints[planned.slot as usize];
+        if !endpoint.queue.is_empty() && !std::mem::replace(&mut endpoint.listed, true) {
+            self.ready.push(planned.slot);
+        }
+    }
+
+    fn answer_credits(&mut self) {
+        let (legs_max, bytes_max) = (self.limits.endpoint_legs_max, self.limits.endpoint_bytes_max as u64);
+        let mut index = 0;
+        while let Some(&slot) = self.credits.get(index) {
+            let endpoint = &mut self.table.endpoints[slot as usize];
+            let open = endpoint.state == State::Open && endpoint.credit_asked;
+            if open && (endpoint.queue.len() > legs_max / 2 || endpoint.bytes > bytes_max / 2) {
+                index += 1;
+                continue;
+            }
+            self.credits.swap_remove(index);
+            if open {
+                endpoint.credit_asked = false;
+                let legs = legs_max.saturating_sub(endpoint.queue.len()) as u32;
+                let bytes = bytes_max.saturating_sub(endpoint.bytes);
+                self.tell(slot, EndpointReportKind::Credit { legs, bytes });
+            }
+        }
+    }
+}
