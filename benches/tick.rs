@@ -15,6 +15,7 @@ fn main() {
         || std::env::args().any(|argument| argument == "--test");
     let mut figures = Figures { once, rows: Vec::new() };
     idle(&mut figures);
+    cold(&mut figures);
     group(&mut figures);
     unicast(&mut figures, false);
     unicast(&mut figures, true);
@@ -22,6 +23,9 @@ fn main() {
     join_storm(&mut figures);
     figures.print();
 }
+
+/// More than the caches of one core hold.
+const CACHE_BYTES: usize = 4 << 20;
 
 struct Figures {
     once: bool,
@@ -107,6 +111,32 @@ fn idle(figures: &mut Figures) {
         figures.add(format!("idle tick, {peers} peers"), medians[medians.len() - 1] / 1000.0, "µs");
     }
     figures.add("  100,000 peers against 10", medians[2] / medians[0], "x");
+}
+
+/// A tick as it is in a paced frame: since the last one the thread has slept, and its caches hold somebody else's data.
+fn cold(figures: &mut Figures) {
+    for messages in [0, 1, 8] {
+        let mut net = engine(1_000);
+        let payload = Bytes::from(vec![7; 64]);
+        let mut other = vec![0u64; CACHE_BYTES / size_of::<u64>()];
+        let mut samples = Vec::new();
+        for round in 0..figures.rounds(1_000) as u64 {
+            for word in &mut other {
+                *word = word.wrapping_add(round);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+            let began = Instant::now();
+            for _ in 0..messages {
+                net.send(Target::All, Message::new(payload.clone())).unwrap();
+            }
+            let report = net.step();
+            samples.push(began.elapsed());
+            assert_eq!(report.tick_legs.accepted, messages * 1_000);
+            settle(&mut net);
+        }
+        assert!(std::hint::black_box(other).len() > 1);
+        figures.add(format!("{messages} messages to a group of 1000, after a sleep"), median(samples) / 1000.0, "µs");
+    }
 }
 
 /// One message to a group of all.

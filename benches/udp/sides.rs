@@ -1,0 +1,233 @@
+//! Who sends: this engine, and bare loops over one socket.
+//!
+//! The bare loops are what a program writes that needs nothing else: no queues, no accounting, no report. Where a tick's
+//! messages share a datagram, they are joined once and not for each client, which is the least that can be done.
+
+use std::io::IoSlice;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
+use tickcast::transport::udp::Udp;
+use tickcast::{Bytes, Framing, Message, NetworkConfig, Target, Tickcast};
+
+use crate::clients::Format;
+
+/// The sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The engine, framed.
+    Tickcast,
+    /// The engine, raw: each message a datagram.
+    TickcastRaw,
+    /// A loop that sends each message by a call of its own.
+    SendTo,
+    /// A loop that joins a tick's messages to one datagram, and sends many by one call.
+    SendmmsgJoined,
+    /// A loop that sends each message as a datagram, and many by one call.
+    SendmmsgAlone,
+    /// A loop that lets the kernel cut a tick's messages to datagrams, and sends many by one call.
+    SendmmsgSegmented,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Tickcast,
+        Self::TickcastRaw,
+        Self::SendTo,
+        Self::SendmmsgJoined,
+        Self::SendmmsgAlone,
+        Self::SendmmsgSegmented,
+    ];
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Tickcast => "tickcast, framed",
+            Self::TickcastRaw => "tickcast, raw",
+            Self::SendTo => "bare send_to, one per message",
+            Self::SendmmsgJoined => "bare sendmmsg, joined",
+            Self::SendmmsgAlone => "bare sendmmsg, one per message",
+            Self::SendmmsgSegmented => "bare sendmmsg, segmented",
+        }
+    }
+
+    /// How a side is named as an argument.
+    pub(crate) fn short(self) -> &'static str {
+        match self {
+            Self::Tickcast => "tickcast",
+            Self::TickcastRaw => "raw",
+            Self::SendTo => "send_to",
+            Self::SendmmsgJoined => "joined",
+            Self::SendmmsgAlone => "alone",
+            Self::SendmmsgSegmented => "segmented",
+        }
+    }
+
+    pub(crate) fn format(self) -> Format {
+        match self {
+            Self::Tickcast => Format::Framed,
+            Self::SendmmsgJoined => Format::Joined,
+            Self::TickcastRaw | Self::SendTo | Self::SendmmsgAlone | Self::SendmmsgSegmented => Format::Alone,
+        }
+    }
+
+    /// Ready to send to these clients.
+    pub(crate) fn start(self, addrs: &[SocketAddr], bytes: usize) -> Box<dyn Side> {
+        match self {
+            Self::Tickcast => Box::new(Ours::start(addrs, Framing::Framed)),
+            Self::TickcastRaw => Box::new(Ours::start(addrs, Framing::Raw)),
+            Self::SendTo => Box::new(SendTo { socket: bind(), addrs: addrs.to_vec() }),
+            Self::SendmmsgJoined | Self::SendmmsgAlone | Self::SendmmsgSegmented => {
+                Box::new(Sendmmsg::new(self, addrs, bytes))
+            }
+        }
+    }
+}
+
+/// One who sends.
+pub(crate) trait Side {
+    /// Sends these payloads to all clients.
+    fn tick(&mut self, payloads: &[Bytes]);
+
+    /// Waits until everything has left.
+    fn settle(&mut self) {}
+
+    /// Asserts what the side itself knows of what it was given.
+    fn check(&mut self, _messages: u64) {}
+}
+
+struct Ours {
+    net: Tickcast<u64>,
+}
+
+impl Ours {
+    fn start(addrs: &[SocketAddr], framing: Framing) -> Self {
+        // The clients here never say anything; all else is the default.
+        let config = NetworkConfig { peer_idle_timeout: None, ..NetworkConfig::default() };
+        let mut net = Tickcast::<u64>::builder()
+            .config(config)
+            .framing(framing)
+            .build(Udp::bind(WILDCARD.parse().expect("an address")))
+            .expect("any port");
+        for (peer, &addr) in (0..).zip(addrs) {
+            net.admit(peer, addr).expect("an address of a client");
+        }
+        net.step();
+        assert_eq!(net.report().endpoints.up, addrs.len() as u64);
+        Self { net }
+    }
+}
+
+impl Side for Ours {
+    fn tick(&mut self, payloads: &[Bytes]) {
+        for payload in payloads {
+            self.net.send(Target::All, Message::new(payload.clone())).expect("there is room");
+        }
+        self.net.step();
+    }
+
+    fn settle(&mut self) {
+        while self.net.report().legs.pending > 0 {
+            sleep(Duration::from_millis(1));
+            self.net.step();
+        }
+    }
+
+    fn check(&mut self, messages: u64) {
+        let legs = self.net.report().legs;
+        assert_eq!(legs.unaccounted(), 0, "{legs}");
+        assert_eq!((legs.accepted, legs.written, legs.pending), (messages, messages, 0), "{legs}");
+    }
+}
+
+struct SendTo {
+    socket: UdpSocket,
+    addrs: Vec<SocketAddr>,
+}
+
+impl Side for SendTo {
+    fn tick(&mut self, payloads: &[Bytes]) {
+        for payload in payloads {
+            for addr in &self.addrs {
+                self.socket.send_to(payload, addr).expect("loopback takes it");
+            }
+        }
+    }
+}
+
+struct Sendmmsg {
+    kind: Kind,
+    socket: UdpSocket,
+    /// Ready for the calls, as many as go into one.
+    addrs: Vec<Vec<Option<SockaddrIn>>>,
+    headers: MultiHeaders<SockaddrIn>,
+    joined: Vec<u8>,
+    segment_bytes: u16,
+}
+
+impl Sendmmsg {
+    fn new(kind: Kind, addrs: &[SocketAddr], bytes: usize) -> Self {
+        let names: Vec<Option<SockaddrIn>> = addrs
+            .iter()
+            .map(|addr| match addr {
+                SocketAddr::V4(v4) => Some(SockaddrIn::from(*v4)),
+                SocketAddr::V6(_) => unreachable!("clients are on 127.0.0.1"),
+            })
+            .collect();
+        let control = (kind == Kind::SendmmsgSegmented).then(|| cmsg_space!(u16));
+        Self {
+            kind,
+            socket: bind(),
+            addrs: names.chunks(BATCH).map(<[_]>::to_vec).collect(),
+            headers: MultiHeaders::preallocate(BATCH, control),
+            joined: Vec::new(),
+            segment_bytes: bytes as u16,
+        }
+    }
+
+    /// One datagram to each, or one that the kernel cuts to several.
+    fn send(&mut self, datagram: &[u8], segmented: bool) {
+        let control = [ControlMessage::UdpGsoSegments(&self.segment_bytes)];
+        let control = &control[..usize::from(segmented)];
+        let slices = [[IoSlice::new(datagram)]; BATCH];
+        for names in &self.addrs {
+            let fd = self.socket.as_raw_fd();
+            // The socket blocks, so that a call that succeeds has sent all; the clients would miss what it had not.
+            sendmmsg(fd, &mut self.headers, &slices, names, control, MsgFlags::empty()).expect("loopback takes it");
+        }
+    }
+}
+
+impl Side for Sendmmsg {
+    fn tick(&mut self, payloads: &[Bytes]) {
+        if self.kind == Kind::SendmmsgAlone {
+            for payload in payloads {
+                self.send(payload, false);
+            }
+            return;
+        }
+        let mut joined = std::mem::take(&mut self.joined);
+        joined.clear();
+        for payload in payloads {
+            if self.kind == Kind::SendmmsgJoined {
+                joined.extend_from_slice(&(payload.len() as u16).to_le_bytes());
+            }
+            joined.extend_from_slice(payload);
+        }
+        self.send(&joined, self.kind == Kind::SendmmsgSegmented);
+        self.joined = joined;
+    }
+}
+
+fn bind() -> UdpSocket {
+    UdpSocket::bind(WILDCARD).expect("any port")
+}
+
+/// A server is reached by every interface's address; a socket bound to one of them pays a little more for each datagram.
+const WILDCARD: &str = "0.0.0.0:0";
+
+/// Datagrams in one call, as in the engine.
+const BATCH: usize = 128;
