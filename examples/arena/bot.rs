@@ -23,6 +23,10 @@ pub(crate) struct Bot {
     next_at: Instant,
     input: Input,
     fate: Option<(Fate, Instant)>,
+    /// When the server was last heard.
+    heard_at: Instant,
+    /// Its ship.
+    ship: Option<u32>,
 }
 
 /// What a client does before the end.
@@ -41,13 +45,13 @@ enum State {
     Joining,
     /// It plays, and can prove who it is by the token.
     Playing { token: u64 },
-    /// It has moved, and the server has not written to its new address yet.
+    /// It has moved, and greets with its token until the server writes to its new address.
     Moving { token: u64 },
     /// It has said goodbye, and listens a little longer.
     Leaving { until: Instant },
 }
 
-/// What a client needs to have done for it, since what the kernel dropped must be read first.
+/// What a client needs to have done for it, since what its socket has received must be read and reported first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     /// A new socket.
@@ -67,20 +71,16 @@ impl Bot {
             next_at: now,
             input: Input::default(),
             fate,
+            heard_at: now,
+            ship: None,
         })
     }
 
     /// Reads everything that has arrived.
-    pub(crate) fn listen(&mut self, tally: &mut Counts) {
-        let (state, next_at) = (&mut self.state, &mut self.next_at);
+    pub(crate) fn listen(&mut self, now: Instant, tally: &mut Counts) {
+        let mut welcome = None;
         let received = self.client.receive(|message| match FromServer::decode(message.payload) {
-            Some(FromServer::Welcome { token, .. }) => {
-                if matches!(state, State::Joining) {
-                    *state = State::Playing { token };
-                    *next_at = Instant::now();
-                    *tally.count("welcomed") += 1;
-                }
-            }
+            Some(FromServer::Welcome { ship, token }) => welcome = Some((ship, token)),
             Some(FromServer::Snapshot { .. }) => *tally.count("snapshots") += 1,
             Some(FromServer::Kill { .. }) => *tally.count("kills") += 1,
             Some(FromServer::Chat { .. }) => *tally.count("chats") += 1,
@@ -90,11 +90,30 @@ impl Bot {
             Ok(0) => {}
             // Whatever comes to a new socket proves that the server knows the new address.
             Ok(_) => {
+                self.heard_at = now;
                 if let State::Moving { token } = self.state {
                     self.state = State::Playing { token };
                 }
             }
             Err(_) => *tally.count("receive_errors") += 1,
+        }
+        if let Some((ship, token)) = welcome {
+            self.take_welcome(ship, token, now, tally);
+        }
+    }
+
+    /// A welcome is said again if the greeting was. One with another ship comes if the server had given the client up.
+    fn take_welcome(&mut self, ship: u32, token: u64, now: Instant, tally: &mut Counts) {
+        if self.ship.replace(ship) != Some(ship) {
+            *tally.count("welcomed") += 1;
+        }
+        match self.state {
+            State::Joining => {
+                self.state = State::Playing { token };
+                self.next_at = now;
+            }
+            State::Playing { .. } => self.state = State::Playing { token },
+            State::Moving { .. } | State::Leaving { .. } => {}
         }
     }
 
@@ -126,6 +145,15 @@ impl Bot {
         {
             return Some(Need::Close);
         }
+        if matches!(self.state, State::Playing { .. } | State::Moving { .. })
+            && now > self.heard_at + SERVER_SILENCE_MAX
+        {
+            // The server has given it up.
+            *tally.count("rejoined") += 1;
+            self.state = State::Joining;
+            self.heard_at = now;
+            return Some(Need::Rebind);
+        }
         if now >= self.next_at {
             let pause = self.say_next(chat_chance, tally);
             // Who was held up does not catch up.
@@ -137,8 +165,8 @@ impl Bot {
     /// Says what its state asks for, and answers how long until it does so again.
     fn say_next(&mut self, chat_chance: f64, tally: &mut Counts) -> Duration {
         let (sent, pause) = match self.state {
-            State::Joining => (self.client.hello(b"arena"), HELLO_AGAIN),
-            State::Moving { token } => (self.say(INPUT, &FromClient::Moved { token }), REPEAT),
+            State::Joining => (self.client.hello(GREETING), HELLO_AGAIN),
+            State::Moving { token } => (self.client.hello(&FromClient::Moved { token }.encode()), HELLO_AGAIN),
             State::Leaving { .. } => (self.say(INPUT, &FromClient::Goodbye), REPEAT),
             State::Playing { .. } => {
                 if self.rng.u8(..16) == 0 {
@@ -201,11 +229,17 @@ impl Bot {
 /// From one input to the next.
 const INPUT_PERIOD: Duration = Duration::from_nanos(1_000_000_000 / 30);
 
-/// How long a greeting waits for its answer.
+/// How long a greeting waits for its answer. The challenge that comes first is answered by the client itself.
 const HELLO_AGAIN: Duration = Duration::from_millis(250);
 
-/// How long a move or a goodbye waits before it is said again, since UDP may lose it.
+/// How long a goodbye waits before it is said again, since UDP may lose it.
 const REPEAT: Duration = Duration::from_millis(100);
+
+/// A server that has been silent for so long, though a client sees something in every tick, has given the client up.
+const SERVER_SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// What a newcomer says.
+const GREETING: &[u8] = b"arena";
 
 /// How long a client that leaves goes on listening.
 const FAREWELL: Duration = Duration::from_millis(250);

@@ -1,6 +1,6 @@
 //! The second process: all clients in one thread.
 //!
-//! Reads every socket about every millisecond, and ends when its standard input does.
+//! Polls its sockets, and ends when its standard input does.
 
 use std::collections::HashSet;
 use std::io;
@@ -13,7 +13,8 @@ use crate::bot::{Bot, Fate, Need};
 use crate::common::child::{DONE, END, Gone, Parent, QUIET};
 use crate::common::counts::Counts;
 use crate::common::figures::say;
-use crate::common::kernel::udp_drops;
+use crate::common::kernel::{cpu_time, udp_drops};
+use crate::common::looks::{Looks, PAUSE};
 use crate::options::Options;
 
 /// All clients.
@@ -24,6 +25,7 @@ struct Crowd {
     bots: Vec<Bot>,
     /// Ports that were in use. None is used twice, so that an address names one socket.
     ports: HashSet<u16>,
+    looks: Looks,
     tally: Counts,
     chat_chance: f64,
 }
@@ -38,19 +40,22 @@ pub(crate) fn run(options: &Options, server: SocketAddr) -> io::Result<()> {
         match parent.heard() {
             Ok(Some(line)) if line == QUIET => {
                 speaks = false;
+                *crowd.tally.count("cpu_ms") = cpu_time().map_or(0, |time| time.as_millis() as u64);
                 say(QUIET);
             }
             Ok(Some(line)) if line == END => return crowd.report(),
             Ok(_) => {}
             Err(Gone) => return Ok(()),
         }
-        crowd.listen();
+        if crowd.looks.is_due() {
+            crowd.listen();
+            crowd.looks.taken();
+        }
         if speaks {
             crowd.join_due(began)?;
             crowd.speak(began)?;
         }
-        // Half of the time at most is spent on looking at sockets.
-        std::thread::sleep(began.elapsed().max(PAUSE));
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -70,6 +75,7 @@ impl Crowd {
             to_come,
             bots: Vec::with_capacity(options.peers),
             ports: HashSet::new(),
+            looks: Looks::new(),
             tally: Counts::default(),
             chat_chance: CHATS_PER_SECOND / (options.peers as f64 * INPUTS_PER_SECOND),
         }
@@ -85,8 +91,9 @@ impl Crowd {
     }
 
     fn listen(&mut self) {
+        let now = Instant::now();
         for bot in &mut self.bots {
-            bot.listen(&mut self.tally);
+            bot.listen(now, &mut self.tally);
         }
     }
 
@@ -98,17 +105,13 @@ impl Crowd {
                 needs.push((index, need));
             }
         }
-        if needs.is_empty() {
-            return Ok(());
-        }
-        let drops = udp_drops();
         // From the back, since a client that is taken out is replaced by the last.
         for (index, need) in needs.into_iter().rev() {
             let bot = &mut self.bots[index];
-            bot.listen(&mut self.tally);
+            bot.listen(now, &mut self.tally);
             let addr = bot.addr()?;
-            let kernel_drops = drops.as_ref().and_then(|drops| drops.get(&addr).copied());
-            say(bot.socket_tally(addr, true, kernel_drops).line());
+            // Not worth a look at the kernel's list, which is as long as there are sockets.
+            say(bot.socket_tally(addr, true, None).line());
             let mut bot = self.bots.swap_remove(index);
             if need == Need::Rebind {
                 bot.rebind()?;
@@ -142,6 +145,8 @@ impl Crowd {
             say(bot.socket_tally(addr, false, kernel_drops).line());
             bot.add_to(&mut self.tally);
         }
+        let looks_longest = u64::try_from(self.looks.longest().as_micros()).unwrap_or(u64::MAX);
+        *self.tally.count("looks_longest_us") = looks_longest;
         say(self.tally.line());
         say(DONE);
         Ok(())
@@ -161,9 +166,6 @@ fn plan(number: usize, length: Duration, rng: &mut Rng) -> (Duration, Option<(Fa
     };
     (joins, fate)
 }
-
-/// Between two looks at the sockets: what arrives meanwhile fits into the smallest usual buffer many times over.
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// Words to everyone, over all clients.
 const CHATS_PER_SECOND: f64 = 2.0;

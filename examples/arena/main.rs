@@ -5,6 +5,7 @@
 //! - `server`: how a game uses the library: this is the file to read.
 //! - `world`, `protocol`: the game, and what its messages look like.
 //! - `crowd`, `bot`: the second process, with all the clients.
+//! - `flood`, `forgery`: a third one, if it is asked for, with strangers that greet under false addresses.
 //! - `tally`, `verdict`: whether what the server's books say is what the clients got.
 //! - `options`, `summary`: the command line, and what is printed.
 
@@ -13,6 +14,8 @@ mod common;
 
 mod bot;
 mod crowd;
+mod flood;
+mod forgery;
 mod options;
 mod protocol;
 mod server;
@@ -31,7 +34,7 @@ use common::args::{Args, UsageError};
 use common::child::{Child, DONE, END, Gone, QUIET};
 use common::counts::Counts;
 use common::figures::say;
-use common::kernel::{check_open_files, server_drops};
+use common::kernel::{allow_open_files, cpu_time, server_drops};
 use common::pace::Pace;
 use options::{Command, HELP, Options};
 use server::{Census, Server};
@@ -48,6 +51,10 @@ fn main() -> ExitCode {
         Ok(Command::Crowd(options, server)) => match crowd::run(&options, server) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("the clients: {error}")),
+        },
+        Ok(Command::Flood(options, server)) => match flood::run(&options, server) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&format!("the flood: {error}")),
         },
         Ok(Command::Serve(options)) => match play(&options) {
             Ok(status) => status,
@@ -69,7 +76,8 @@ enum Failure {
 /// Serves the clients for the asked time, and judges.
 fn play(options: &Options) -> Result<ExitCode, Failure> {
     // A client that moves has two sockets for a moment.
-    check_open_files(options.peers + 2).map_err(Failure::Usage)?;
+    let strangers = if options.flood > 0 { forgery::POOL_SOCKETS } else { 0 };
+    allow_open_files((options.peers + 2).max(strangers)).map_err(Failure::Usage)?;
     let json = options.json.as_ref().map(|path| {
         // Before the run, lest its figures be lost for a wrong name.
         std::fs::File::create(path)
@@ -80,7 +88,11 @@ fn play(options: &Options) -> Result<ExitCode, Failure> {
     let crowd = Child::start(&options.for_crowd(server.addr()))
         .map_err(|error| Failure::Other(format!("cannot start the client process: {error}")))?;
     say(summary::announcement(options, &server));
-    let mut session = Session { crowd, sockets: Vec::new(), tally: None, is_quiet: false, is_done: false };
+    let flood = (options.flood > 0).then(|| Child::start(&options.for_flood(server.addr())));
+    let flood =
+        flood.transpose().map_err(|error| Failure::Other(format!("cannot start the process that floods: {error}")))?;
+    let mut session =
+        Session { crowd, flood, sockets: Vec::new(), tally: None, flood_tally: None, is_quiet: false, is_done: false };
     let result = session.run(&mut server, options);
     let played = result.map_err(|Gone| Failure::Other("the client process has ended before its time".into()))?;
     let tally = session.tally.unwrap_or_default();
@@ -94,11 +106,13 @@ fn play(options: &Options) -> Result<ExitCode, Failure> {
         sockets: &session.sockets,
         server_drops: played.server_drops,
         idle_timeout: options.idle_timeout(),
+        players: played.players,
+        admitted: &server.admitted,
+        flood: session.flood_tally.as_ref(),
         crowd: &tally,
     };
     let verdict = Verdict::of(&evidence);
-    let summary =
-        Summary { options, evidence: &evidence, verdict: &verdict, profile: &played.profile, late: played.late };
+    let summary = Summary { options, evidence: &evidence, verdict: &verdict, played: &played };
     say(&summary);
     if let Some(mut file) = json {
         std::io::Write::write_all(&mut file, summary.to_json().as_bytes())
@@ -111,11 +125,17 @@ fn play(options: &Options) -> Result<ExitCode, Failure> {
 
 /// How the frames went.
 struct Played {
+    frames: u64,
     late: u64,
     /// Of the frames alone: while everything arrives, steps are idle.
     profile: Profile,
     /// Who came and went in these frames: while everything arrives, clients are silent because they were asked to be.
     census: Census,
+    /// Clients that had a ship at the end of them.
+    players: u64,
+    /// How long this process kept processors busy, and how long the frames took altogether.
+    cpu: Option<Duration>,
+    length: Duration,
     /// Datagrams that the kernel dropped at the server's socket.
     server_drops: u64,
 }
@@ -123,8 +143,10 @@ struct Played {
 /// The client process, and what it has reported.
 struct Session {
     crowd: Child,
+    flood: Option<Child>,
     sockets: Vec<SocketTally>,
     tally: Option<Counts>,
+    flood_tally: Option<Counts>,
     is_quiet: bool,
     is_done: bool,
 }
@@ -134,19 +156,30 @@ impl Session {
     fn run(&mut self, server: &mut Server, options: &Options) -> Result<Played, Gone> {
         let mut pace = Pace::new(options.period());
         let mut seconds = summary::seconds();
-        let ends_at = Instant::now() + Duration::from_secs(options.seconds);
+        let (began, mut frames) = (Instant::now(), 0);
+        let ends_at = began + Duration::from_secs(options.seconds);
         while Instant::now() < ends_at {
             pace.wait();
-            let began = Instant::now();
+            let frame_began = Instant::now();
             let report = server.frame();
-            if let Some(line) = seconds.frame(&report, began.elapsed()) {
+            frames += 1;
+            if let Some(line) = seconds.frame(&report, frame_began.elapsed()) {
                 say(line);
             }
             self.hear()?;
         }
-        let (census, profile) = (server.census, server.net.profile().clone());
-        let mut played = Played { late: pace.late(), profile, census, server_drops: 0 };
+        let mut played = Played {
+            frames,
+            late: pace.late(),
+            profile: server.net.profile().clone(),
+            census: server.census,
+            players: server.players(),
+            cpu: cpu_time(),
+            length: began.elapsed(),
+            server_drops: 0,
+        };
         self.crowd.tell(QUIET)?;
+        self.end_flood(server)?;
         self.settle(server, options)?;
         played.server_drops = server_drops(server.addr(), server.net.report().io.kernel_drops);
         server.net.shutdown();
@@ -179,6 +212,25 @@ impl Session {
             if report.legs.pending > 0 || report.io.received != received || !self.is_quiet {
                 received = report.io.received;
                 still_since = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the third process, if there is one, and hears how much it has sent.
+    fn end_flood(&mut self, server: &mut Server) -> Result<(), Gone> {
+        let Some(flood) = &mut self.flood else { return Ok(()) };
+        // It may have ended by itself, having reported.
+        let _ = flood.tell(QUIET);
+        let until = Instant::now() + PATIENCE;
+        while self.flood_tally.is_none() {
+            if Instant::now() >= until {
+                return Err(Gone);
+            }
+            server.step();
+            server.net.received().for_each(drop);
+            if let Some(line) = flood.next_line(SETTLE_PERIOD)? {
+                self.flood_tally = Counts::parse(&line);
             }
         }
         Ok(())

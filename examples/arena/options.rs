@@ -17,6 +17,8 @@ pub(crate) struct Options {
     pub(crate) seconds: u64,
     /// Bytes that are added to every snapshot of a cell.
     pub(crate) payload: usize,
+    /// Forged greetings per second of a third process; none if 0.
+    pub(crate) flood: u32,
     /// Decides the world, and who comes, goes and moves when.
     pub(crate) seed: u64,
     /// Where the figures go, for machines.
@@ -29,13 +31,15 @@ pub(crate) enum Command {
     Serve(Options),
     /// Be the second process: all the clients of this server.
     Crowd(Options, SocketAddr),
+    /// Be the third process: strangers that flood this server.
+    Flood(Options, SocketAddr),
     /// Explain.
     Help,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { peers: 500, hz: 30, seconds: 15, payload: 0, seed: 1, json: None }
+        Self { peers: 500, hz: 30, seconds: 15, payload: 0, flood: 0, seed: 1, json: None }
     }
 }
 
@@ -52,14 +56,24 @@ impl Options {
 
     /// The arguments that make a second process the crowd of the server at `server`.
     pub(crate) fn for_crowd(&self, server: SocketAddr) -> Vec<String> {
+        self.for_process(CROWD, server)
+    }
+
+    /// The arguments that make a third process flood the server at `server`.
+    pub(crate) fn for_flood(&self, server: SocketAddr) -> Vec<String> {
+        self.for_process(FLOOD, server)
+    }
+
+    fn for_process(&self, command: &str, server: SocketAddr) -> Vec<String> {
         let flags = [
             ("--peers", self.peers as u64),
             ("--hz", u64::from(self.hz)),
             ("--seconds", self.seconds),
             ("--payload", self.payload as u64),
+            ("--flood", u64::from(self.flood)),
             ("--seed", self.seed),
         ];
-        let mut arguments = vec![CROWD.to_owned(), server.to_string()];
+        let mut arguments = vec![command.to_owned(), server.to_string()];
         arguments.extend(flags.iter().map(|(flag, value)| format!("{flag}={value}")));
         arguments
     }
@@ -69,7 +83,7 @@ impl Options {
 pub(crate) fn parse(args: &mut Args) -> Result<Command, UsageError> {
     let mut options = Options::default();
     let mut server = None;
-    let is_crowd = args.take_command(CROWD);
+    let command = [CROWD, FLOOD].into_iter().find(|command| args.take_command(command));
     while let Some(word) = args.next_word()? {
         match word {
             Word::Flag(flag) => match flag.as_str() {
@@ -77,19 +91,21 @@ pub(crate) fn parse(args: &mut Args) -> Result<Command, UsageError> {
                 "--hz" => options.hz = args.number(1..=1000)?,
                 "--seconds" => options.seconds = args.number(1..=86_400)?,
                 "--payload" => options.payload = args.number(0..=32_768)?,
+                "--flood" => options.flood = args.number(0..=10_000_000)?,
                 "--seed" => options.seed = args.number(0..=u64::MAX)?,
                 "--json" => options.json = Some(args.value()?.into()),
                 "--help" | "-h" => return Ok(Command::Help),
                 unknown => return Err(UsageError(format!("there is no option {unknown}"))),
             },
-            Word::Plain(word) if is_crowd && server.is_none() => server = word.parse().ok(),
+            Word::Plain(word) if command.is_some() && server.is_none() => server = word.parse().ok(),
             Word::Plain(word) => return Err(UsageError(format!("'{word}' is one word too many"))),
         }
     }
-    match (is_crowd, server) {
-        (false, _) => Ok(Command::Serve(options)),
-        (true, Some(server)) => Ok(Command::Crowd(options, server)),
-        (true, None) => Err(UsageError(format!("{CROWD} is for this program's own use"))),
+    match (command, server) {
+        (None, _) => Ok(Command::Serve(options)),
+        (Some(CROWD), Some(server)) => Ok(Command::Crowd(options, server)),
+        (Some(_), Some(server)) => Ok(Command::Flood(options, server)),
+        (Some(command), None) => Err(UsageError(format!("{command} is for this program's own use"))),
     }
 }
 
@@ -98,9 +114,12 @@ pub(crate) const HELP: &str = "\
 A game server and its clients, to see what one step() per frame does.
 
 This process is the server; it starts a second one that holds all the clients, on loopback. Ships fly through a world
-of cells. In every tick each client gets the state of its own cell and the eight around it; kills and chat go to
-everyone; clients join by hello, some late, some leave, some change their address, some vanish without a word. At the
+of cells. In every tick each client gets the state of its own cell and the eight around it, and hears of kills there; chat
+goes to everyone; clients join by hello, some late, some leave, some change their address, some vanish without a word. At the
 end the server's books are compared with what the clients have received, socket by socket.
+
+Ten thousand clients need as many open files: the limit is raised as far as this user may. Whether this machine serves
+them in time is told at the end: how many frames were late, and how busy both processes were.
 
 Usage: arena [OPTION]...
 
@@ -108,6 +127,8 @@ Usage: arena [OPTION]...
   --hz N         ticks per second                              [30]
   --seconds N    how long                                      [15]
   --payload N    bytes added to each snapshot of a cell        [0]
+  --flood N      greetings per second from forged addresses,
+                 sent by a third process                       [0: none]
   --seed N       another world, another course of events       [1]
   --json FILE    write the figures to FILE, too
   --help         this text
@@ -117,3 +138,6 @@ or cannot be run here.";
 
 /// The first word on the command line of the second process.
 const CROWD: &str = "clients-of";
+
+/// The first word on the command line of the third.
+const FLOOD: &str = "flood-of";

@@ -13,7 +13,8 @@ pub(crate) enum FromClient {
     Chat(String),
     /// The client leaves.
     Goodbye,
-    /// The client that was given this token sends from another address now.
+    /// The client that was given this token sends from another address now. It is a greeting, since the server must know
+    /// that the client is there before it writes to that address.
     Moved { token: u64 },
 }
 

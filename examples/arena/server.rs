@@ -1,6 +1,6 @@
 //! The server: a world, a frame loop, and one [`Tickcast`] that is stepped once per frame.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -24,10 +24,15 @@ pub(crate) struct Server {
     players: BTreeMap<u32, Player>,
     /// Who has proved with which token that it is a client of ours.
     tokens: HashMap<u64, u32>,
+    /// Strangers that have greeted in this frame.
+    greeted: HashSet<SocketAddr>,
     rng: Rng,
     period: Duration,
     padding: usize,
     pub(crate) census: Census,
+    /// Every address at which a client was admitted, or to which one has moved, and how often: the sequence of what is sent
+    /// there begins anew each time.
+    pub(crate) admitted: HashMap<SocketAddr, u64>,
     pub(crate) ledger: Ledger,
     /// Reused from cell to cell.
     ships: Vec<ShipState>,
@@ -35,7 +40,6 @@ pub(crate) struct Server {
 
 /// One client.
 struct Player {
-    addr: SocketAddr,
     token: u64,
     /// The cell around which it sees the world.
     cell: Option<usize>,
@@ -59,11 +63,48 @@ pub(crate) struct Census {
 /// What the engine's receipts say was written, by address.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
-    pub(crate) by_addr: HashMap<SocketAddr, u64>,
+    /// By ship: the address that its last receipt named, and what was written there since. A hash for each of a million
+    /// receipts a second would be felt.
+    latest: Vec<Option<(SocketAddr, u64)>>,
+    by_addr: HashMap<SocketAddr, u64>,
     /// To peers that had been removed when the receipt came.
-    pub(crate) without_addr: u64,
+    without_addr: u64,
 }
 
+impl Ledger {
+    fn note(&mut self, ship: Option<u32>, addr: Option<SocketAddr>, legs: u64) {
+        let Some(addr) = addr else {
+            self.without_addr += legs;
+            return;
+        };
+        let place = ship.map_or(0, |ship| ship as usize);
+        if self.latest.len() <= place {
+            self.latest.resize(place + 1, None);
+        }
+        match &mut self.latest[place] {
+            Some((latest, written)) if *latest == addr => *written += legs,
+            other => {
+                if let Some((addr, written)) = other.replace((addr, legs)) {
+                    *self.by_addr.entry(addr).or_default() += written;
+                }
+            }
+        }
+    }
+
+    /// Legs by address.
+    pub(crate) fn by_addr(&self) -> HashMap<SocketAddr, u64> {
+        let mut by_addr = self.by_addr.clone();
+        for (addr, written) in self.latest.iter().flatten() {
+            *by_addr.entry(*addr).or_default() += written;
+        }
+        by_addr
+    }
+
+    /// Legs to peers that had been removed when the receipt came.
+    pub(crate) fn without_addr(&self) -> u64 {
+        self.without_addr
+    }
+}
 impl Server {
     /// Binds a port of the system's choice on loopback.
     pub(crate) fn start(options: &Options) -> Result<Self, BuildError> {
@@ -82,10 +123,12 @@ impl Server {
             groups,
             players: BTreeMap::new(),
             tokens: HashMap::new(),
+            greeted: HashSet::new(),
             rng: Rng::with_seed(!options.seed),
             period: options.period(),
             padding: options.payload,
             census: Census::default(),
+            admitted: HashMap::new(),
             ledger: Ledger::default(),
             ships: Vec::new(),
         })
@@ -94,6 +137,11 @@ impl Server {
     /// Where clients find it.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.net.local_addrs()[0]
+    }
+
+    /// How many clients have a ship.
+    pub(crate) fn players(&self) -> u64 {
+        self.players.len() as u64
     }
 
     /// How many cells the world has.
@@ -109,7 +157,9 @@ impl Server {
         self.send_snapshots();
         for kill in kills {
             let payload = FromServer::Kill { by: kill.by, victim: kill.victim }.encode();
-            self.send(Target::All, Message::new(payload).label(KILL));
+            // To those who see it: there are more kills the more clients there are, and to tell everyone of every one would
+            // cost the square of that.
+            self.send(Target::Group(self.groups[kill.cell]), Message::new(payload).label(KILL));
         }
         self.step()
     }
@@ -130,11 +180,7 @@ impl Server {
         }
         for receipt in self.net.receipts() {
             if receipt.outcome == Outcome::Written {
-                let written = match receipt.addr {
-                    Some(addr) => self.ledger.by_addr.entry(addr).or_default(),
-                    None => &mut self.ledger.without_addr,
-                };
-                *written += u64::from(receipt.legs);
+                self.ledger.note(receipt.peer, receipt.addr, u64::from(receipt.legs));
             }
         }
         report
@@ -142,22 +188,39 @@ impl Server {
 
     fn hear_clients(&mut self) {
         let received: Vec<_> = self.net.received().collect();
+        self.greeted.clear();
         for Received { from, peer, kind, payload, .. } in received {
             match (peer, kind) {
-                (None, InboundKind::Hello { .. }) => self.admit(from),
+                // Who greets is at the address that it greets from: the library has asked for proof.
+                (None, InboundKind::Hello { verified: true, .. }) => self.greet(from, &payload),
                 // The welcome was lost: once more.
                 (Some(ship), InboundKind::Hello { .. }) => self.welcome(ship),
                 (peer, _) => match (peer, FromClient::decode(&payload)) {
                     (Some(ship), Some(said)) => self.obey(ship, said),
-                    (None, Some(FromClient::Moved { token })) => self.readdress(token, from),
                     _ => self.census.ignored += 1,
                 },
             }
         }
     }
 
-    /// A newcomer gets a ship. On loopback a greeting is enough; on the Internet, where a source address proves
-    /// nothing, it would have to echo a cookie first.
+    /// A greeting from an address that no client has. A token says which client has moved there; without one that we
+    /// know, it is a newcomer, or one that was given up for its silence and begins anew.
+    fn greet(&mut self, from: SocketAddr, payload: &[u8]) {
+        if !self.greeted.insert(from) {
+            // Said twice in one frame, and heard.
+            return;
+        }
+        let token = match FromClient::decode(payload) {
+            Some(FromClient::Moved { token }) => self.tokens.get(&token).copied(),
+            _ => None,
+        };
+        match token {
+            Some(ship) => self.readdress(ship, from),
+            None => self.admit(from),
+        }
+    }
+
+    /// A newcomer gets a ship.
     fn admit(&mut self, from: SocketAddr) {
         let ship = self.census.joined as u32 + 1;
         if self.net.admit(ship, from).is_err() {
@@ -165,10 +228,11 @@ impl Server {
             return;
         }
         self.census.joined += 1;
+        *self.admitted.entry(from).or_default() += 1;
         let token = self.rng.u64(..);
         self.world.add(ship);
         self.tokens.insert(token, ship);
-        self.players.insert(ship, Player { addr: from, token, cell: None });
+        self.players.insert(ship, Player { token, cell: None });
         self.welcome(ship);
     }
 
@@ -193,21 +257,18 @@ impl Server {
                     self.forget(ship);
                 }
             }
-            // It says so again until it hears from us; we know it.
-            FromClient::Moved { .. } => {}
+            // Who moves has to greet. That its datagrams come from where they say is not known of anything else.
+            FromClient::Moved { .. } => self.census.ignored += 1,
         }
     }
 
-    /// Whoever knows a client's token is that client, wherever it sends from. It says so until it is answered.
-    fn readdress(&mut self, token: u64, from: SocketAddr) {
-        let player = self.tokens.get(&token).and_then(|ship| Some((*ship, self.players.get_mut(ship)?)));
-        match player {
-            Some((_, player)) if player.addr == from => {}
-            Some((ship, player)) if self.net.readdress(&ship, from).is_ok() => {
-                player.addr = from;
-                self.census.moved += 1;
-            }
-            _ => self.census.ignored += 1,
+    /// The client whose token it was is at another address now. The token says who it is, the greeting that it is there.
+    fn readdress(&mut self, ship: u32, to: SocketAddr) {
+        if self.net.readdress(&ship, to).is_ok() {
+            self.census.moved += 1;
+            *self.admitted.entry(to).or_default() += 1;
+        } else {
+            self.census.ignored += 1;
         }
     }
 

@@ -2,13 +2,17 @@
 
 use std::fmt::{self, Display};
 
-use tickcast::{Profile, TickReport};
+use std::time::Duration;
 
+use tickcast::framing::{CHALLENGE_BYTES, HELLO_BYTES};
+use tickcast::{DropReason, TickReport};
+
+use crate::Played;
 use crate::common::figures::{counted, micros, thousands};
 use crate::common::seconds::{Second, Seconds};
 use crate::options::Options;
 use crate::server::Server;
-use crate::verdict::{Evidence, Verdict};
+use crate::verdict::{Evidence, Upstream, Verdict};
 
 /// What is about to happen, in one line.
 pub(crate) fn announcement(options: &Options, server: &Server) -> String {
@@ -32,7 +36,7 @@ fn line(second: &Second<'_>) -> String {
     let Second { number, report, legs, io, frames } = second;
     let fill = if io.datagrams == 0 { 0.0 } else { legs.written as f64 / io.datagrams as f64 };
     format!(
-        "{:>3} {:>7} {:>6} {:>9} {:>7.1} {:>9} {:>5.1} {:>8} {:>7} {:>7} {:>8} {:>8}",
+        "{:>3} {:>7} {:>6} {:>9} {:>7.1} {:>9} {:>5.1} {:>9} {:>8} {:>7} {:>7} {:>8} {:>8}",
         number,
         report.tick,
         report.peers,
@@ -40,6 +44,7 @@ fn line(second: &Second<'_>) -> String {
         io.datagram_bytes as f64 * 8.0 / 1e6,
         thousands(io.datagrams),
         fill,
+        thousands(io.received),
         micros(frames.percentile(50.0)),
         micros(frames.percentile(99.0)),
         micros(frames.max()),
@@ -50,8 +55,8 @@ fn line(second: &Second<'_>) -> String {
 
 fn header() -> String {
     format!(
-        "{:>3} {:>7} {:>6} {:>9} {:>7} {:>9} {:>5} {:>8} {:>7} {:>7} {:>8} {:>8}\n{:>3} {:>7} {:>6} {:>9} {:>7} {:>9} \
-         {:>5} {:>24} {:>8} {:>8}",
+        "{:>3} {:>7} {:>6} {:>9} {:>7} {:>9} {:>5} {:>9} {:>8} {:>7} {:>7} {:>8} {:>8}\n{:>3} {:>7} {:>6} {:>9} {:>7} \
+         {:>9} {:>5} {:>9} {:>24} {:>8} {:>8}",
         "s",
         "tick",
         "peers",
@@ -59,6 +64,7 @@ fn header() -> String {
         "Mbit/s",
         "datagrams",
         "fill",
+        "messages",
         "p50",
         "p99",
         "max",
@@ -71,6 +77,7 @@ fn header() -> String {
         "sent",
         "sent",
         "legs",
+        "received",
         "whole frame, µs",
         "legs",
         "legs",
@@ -82,15 +89,14 @@ pub(crate) struct Summary<'a> {
     pub(crate) options: &'a Options,
     pub(crate) evidence: &'a Evidence<'a>,
     pub(crate) verdict: &'a Verdict,
-    pub(crate) profile: &'a Profile,
-    pub(crate) late: u64,
+    pub(crate) played: &'a Played,
 }
 
 impl Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (verdict, crowd, census) = (self.verdict, self.evidence.crowd, self.evidence.census);
-        writeln!(f, "\nTime of step(), system by system, over the last ticks:\n\n{}", self.profile)?;
-        writeln!(f, "Frames that began more than a period late: {}\n", thousands(self.late))?;
+        writeln!(f, "\nTime of step(), system by system, over the last ticks:\n\n{}", self.played.profile)?;
+        self.write_punctuality(f)?;
         writeln!(f, "The server's books, in legs (one message to one address):\n  {}\n", self.evidence.report.legs)?;
         writeln!(
             f,
@@ -108,6 +114,7 @@ impl Display for Summary<'_> {
             thousands(crowd.of("kills")),
             thousands(crowd.of("chats")),
         )?;
+        self.write_flood(f)?;
         self.write_comparison(f)?;
         if verdict.agrees() {
             return write!(f, "\nThe server's books and the clients agree, socket by socket.");
@@ -142,17 +149,106 @@ impl Summary<'_> {
         writeln!(f, "{}  {kernel}", row("dropped by the kernel", kernel_dropped.cast_signed()))?;
         writeln!(f, "{}  (left, moved, vanished)", row("to sockets that were closed by then", *to_closed))?;
         writeln!(f, "{}", row("unexplained", rest))?;
-        let there = (upstream.received + upstream.kernel_drops).cast_signed();
-        writeln!(f, "From the clients to the server, in messages:")?;
-        writeln!(f, "{}", row("sent by the clients", upstream.sent.cast_signed()))?;
-        writeln!(f, "{}", row("received by the server", upstream.received.cast_signed()))?;
-        writeln!(f, "{}", row("dropped by the kernel", upstream.kernel_drops.cast_signed()))?;
-        writeln!(f, "{}", row("unexplained", upstream.sent.cast_signed() - there))
+        writeln!(f, "To the server, in datagrams of one message each:")?;
+        let Upstream { sent, flooded, received, challenged, ignored, unknown_lost, kernel_drops } = upstream;
+        writeln!(f, "{}", row("sent by the clients", sent.cast_signed()))?;
+        if *flooded > 0 {
+            writeln!(f, "{}", row("sent by the flood", flooded.cast_signed()))?;
+        }
+        writeln!(f, "{}", row("received by the server", received.cast_signed()))?;
+        writeln!(f, "{}  (greetings, answered with a cookie to echo)", row("challenged", challenged.cast_signed()))?;
+        if ignored + unknown_lost > 0 {
+            writeln!(f, "{}  (greetings, too many for one tick)", row("ignored", ignored.cast_signed()))?;
+            writeln!(
+                f,
+                "{}  (no room for so many strangers)",
+                row("dropped by the engine", unknown_lost.cast_signed())
+            )?;
+        }
+        writeln!(f, "{}", row("dropped by the kernel", kernel_drops.cast_signed()))?;
+        writeln!(f, "{}", row("unexplained", upstream.unexplained()))
+    }
+
+    /// Whether the server was in time, and if not, who was busy.
+    fn write_punctuality(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Played { frames, late, cpu, length, .. } = self.played;
+        let due = self.options.seconds * u64::from(self.options.hz);
+        writeln!(
+            f,
+            "Frames: {} of the {} that were due; {} began more than a period late{}",
+            thousands(*frames),
+            thousands(due),
+            thousands(*late),
+            if *late == 0 { "" } else { ": this machine is too slow for this arena" },
+        )?;
+        let processors = |busy: Duration| busy.as_secs_f64() / length.as_secs_f64();
+        let clients = Duration::from_millis(self.evidence.crowd.of("cpu_ms"));
+        if let Some(server) = cpu {
+            let there = std::thread::available_parallelism().map_or(1, usize::from);
+            writeln!(
+                f,
+                "Busy processors: {:.2} with the server, {:.2} with the clients, of {there}",
+                processors(*server),
+                processors(clients),
+            )?;
+        }
+        let looks = Duration::from_micros(self.evidence.crowd.of("looks_longest_us"));
+        writeln!(f, "The clients looked at their sockets at least every {} µs", micros(looks))?;
+        let legs = &self.evidence.report.legs;
+        let expired = legs.dropped[DropReason::Expired];
+        if expired > 0 {
+            let share = expired as f64 * 100.0 / legs.accepted.max(1) as f64;
+            writeln!(
+                f,
+                "{share:.1} % of all legs expired before they could be sent: this machine is too slow for this arena"
+            )?;
+        }
+        match self.verdict.given_up {
+            0 => writeln!(f),
+            many => writeln!(
+                f,
+                "{} given up that were there: nothing of them had come through for {:?}. They began anew.\n",
+                counted(many as usize, "client"),
+                self.evidence.idle_timeout,
+            ),
+        }
+    }
+
+    /// What the flood has cost, and what it has gained.
+    fn write_flood(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(flood) = self.evidence.flood else { return Ok(()) };
+        let Upstream { flooded, challenged, ignored, kernel_drops, .. } = &self.verdict.upstream;
+        let rate = flooded * 1000 / flood.of("flood_ms").max(1);
+        let sources = flood.of("flood_sources");
+        let means = if flood.of("flood_raw") == 1 {
+            "a source of its own for each, by raw sockets".to_owned()
+        } else {
+            format!("{} sources in turn, by a pool of sockets, as raw ones are not permitted", thousands(sources))
+        };
+        writeln!(f, "The flood: forged greetings, {means}")?;
+        let row = |name: &str, number: u64, remark: &str| format!("  {name:<38} {:>13}  {remark}", thousands(number));
+        let remark = format!("({} a second of {} asked for)", thousands(rate), thousands(self.options.flood.into()));
+        writeln!(f, "{}", row("greetings sent", *flooded, &remark))?;
+        writeln!(f, "{}", row("challenges sent by the server", *challenged, "(the clients' own included)").trim_end())?;
+        writeln!(f, "{}", row("greetings ignored", *ignored, "(too many for one tick)"))?;
+        writeln!(
+            f,
+            "{}",
+            row("dropped by the kernel", *kernel_drops, "(at the server's socket, the clients' included)")
+        )?;
+        let (bytes_in, bytes_out) = (flooded * HELLO_BYTES as u64, challenged * CHALLENGE_BYTES as u64);
+        writeln!(f, "{}", row("bytes from strangers", bytes_in, "").trim_end())?;
+        let share = bytes_out as f64 * 100.0 / bytes_in.max(1) as f64;
+        writeln!(f, "{}", row("bytes to strangers", bytes_out, &format!("(at most; {share:.2} % of theirs)")))?;
+        let admitted = self.evidence.admitted.len() as u64;
+        writeln!(f, "{}", row("addresses admitted", admitted, "").trim_end())?;
+        writeln!(f, "{}\n", row("of them not the clients'", self.verdict.strangers, "").trim_end())
     }
 
     /// The same as one JSON object.
     pub(crate) fn to_json(&self) -> String {
-        let Self { options, evidence, verdict, profile, late } = self;
+        let Self { options, evidence, verdict, played } = self;
+        let Upstream { sent, flooded, received, challenged, ignored, unknown_lost, kernel_drops } = &verdict.upstream;
         let (legs, io) = (&evidence.report.legs, &evidence.report.io);
         let dropped: Vec<_> = legs.dropped.iter().map(|(reason, count)| format!(r#""{reason}":{count}"#)).collect();
         let defects: Vec<_> = verdict.defects.iter().map(|defect| format!("{defect:?}")).collect();
@@ -162,7 +258,8 @@ impl Summary<'_> {
                 r#""accepted":{},"written":{},"dropped":{{{}}},"pending":{},"unaccounted":{},"#,
                 r#""datagrams":{},"datagram_bytes":{},"syscalls":{},"#,
                 r#""received":{},"kernel_dropped":{},"kernel_drops":{},"to_closed_sockets":{},"#,
-                r#""sent_by_clients":{},"received_by_server":{},"server_kernel_drops":{},"#,
+                r#""sent_by_clients":{},"sent_by_flood":{},"received_by_server":{},"challenged":{},"#,
+                r#""hellos_ignored":{},"unknown_lost":{},"server_kernel_drops":{},"strangers_admitted":{},"#,
                 r#""agrees":{},"defects":[{}],"profile":{}}}"#,
                 "\n"
             ),
@@ -172,7 +269,7 @@ impl Summary<'_> {
             options.payload,
             options.seed,
             evidence.report.tick,
-            late,
+            played.late,
             legs.accepted,
             legs.written,
             dropped.join(","),
@@ -185,12 +282,17 @@ impl Summary<'_> {
             verdict.kernel_dropped,
             verdict.kernel_drops,
             verdict.to_closed,
-            verdict.upstream.sent,
-            verdict.upstream.received,
-            verdict.upstream.kernel_drops,
+            sent,
+            flooded,
+            received,
+            challenged,
+            ignored,
+            unknown_lost,
+            kernel_drops,
+            verdict.strangers,
             verdict.agrees(),
             defects.join(","),
-            profile.to_json(),
+            played.profile.to_json(),
         )
     }
 }

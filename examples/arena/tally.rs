@@ -17,7 +17,7 @@ pub(crate) struct SocketTally {
     pub(crate) lost: u64,
     /// Datagrams that came twice.
     pub(crate) duplicates: u64,
-    /// Datagrams that the kernel dropped at it; `None` where the kernel does not say.
+    /// Datagrams that the kernel dropped at it; `None` where the kernel does not say, and if it was closed.
     pub(crate) kernel_drops: Option<u64>,
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Deterministic: the same seed and the same inputs in the same ticks give the same world. Knows nothing of networks.
 
-use std::collections::BTreeMap;
 use std::f32::consts::TAU;
 
 use fastrand::Rng;
@@ -11,7 +10,8 @@ use crate::protocol::{Input, ShipState};
 
 /// Every ship, and where it is.
 pub(crate) struct World {
-    ships: BTreeMap<u32, Ship>,
+    /// By number. Numbers count up from 1 and are not used again, so that few places stay empty.
+    ships: Vec<Option<Ship>>,
     /// Ships by cell, row by row.
     cells: Vec<Vec<u32>>,
     /// Cells in a row, and rows.
@@ -34,6 +34,8 @@ struct Ship {
 pub(crate) struct Kill {
     pub(crate) by: u32,
     pub(crate) victim: u32,
+    /// Where.
+    pub(crate) cell: usize,
 }
 
 impl World {
@@ -43,7 +45,7 @@ impl World {
         // A torus of fewer than three cells would make a cell its own neighbour's neighbour twice.
         let side = ((ships as f32 / SHIPS_PER_CELL).sqrt().ceil() as usize).clamp(3, SIDE_MAX);
         let cells = vec![Vec::new(); side * side];
-        Self { ships: BTreeMap::new(), cells, side, rng: Rng::with_seed(seed) }
+        Self { ships: Vec::new(), cells, side, rng: Rng::with_seed(seed) }
     }
 
     /// How many cells there are.
@@ -55,17 +57,23 @@ impl World {
     pub(crate) fn add(&mut self, ship: u32) {
         let (x, y) = self.somewhere();
         let heading = self.rng.f32() * TAU;
-        self.ships.insert(ship, Ship { x, y, heading, input: Input::default(), reload: RELOAD_SECONDS });
+        let place = ship as usize;
+        if self.ships.len() <= place {
+            self.ships.resize_with(place + 1, || None);
+        }
+        self.ships[place] = Some(Ship { x, y, heading, input: Input::default(), reload: RELOAD_SECONDS });
     }
 
     /// Takes a ship away.
     pub(crate) fn remove(&mut self, ship: u32) {
-        self.ships.remove(&ship);
+        if let Some(place) = self.ships.get_mut(ship as usize) {
+            *place = None;
+        }
     }
 
     /// Steers a ship from now on.
     pub(crate) fn steer(&mut self, ship: u32, input: Input) {
-        if let Some(ship) = self.ships.get_mut(&ship) {
+        if let Some(ship) = self.ship_mut(ship) {
             ship.input = input;
         }
     }
@@ -73,7 +81,7 @@ impl World {
     /// Lets so much time pass, and tells who was shot down by whom.
     pub(crate) fn advance(&mut self, seconds: f32) -> Vec<Kill> {
         let extent = self.extent();
-        for ship in self.ships.values_mut() {
+        for ship in self.ships.iter_mut().flatten() {
             ship.heading = (ship.heading + ship.input.turn * TURN_PER_SECOND * seconds).rem_euclid(TAU);
             let way = ship.input.thrust * SPEED * seconds;
             ship.x = wrap(ship.x + way * ship.heading.cos(), extent);
@@ -84,7 +92,7 @@ impl World {
         let kills = self.shoot();
         for kill in &kills {
             let (x, y) = self.somewhere();
-            if let Some(victim) = self.ships.get_mut(&kill.victim) {
+            if let Some(victim) = self.ship_mut(kill.victim) {
                 (victim.x, victim.y) = (x, y);
             }
         }
@@ -96,7 +104,7 @@ impl World {
 
     /// The cell in which a ship was when time last passed.
     pub(crate) fn cell_of(&self, ship: u32) -> Option<usize> {
-        self.ships.get(&ship).map(|ship| self.cell_at(ship.x, ship.y))
+        self.ship(ship).map(|ship| self.cell_at(ship.x, ship.y))
     }
 
     /// A cell and the eight around it.
@@ -113,7 +121,7 @@ impl World {
     pub(crate) fn look(&self, cell: usize, ships: &mut Vec<ShipState>) {
         ships.clear();
         for &number in &self.cells[cell] {
-            if let Some(ship) = self.ships.get(&number) {
+            if let Some(ship) = self.ship(number) {
                 let (x, y) = (ship.x % CELL_EXTENT, ship.y % CELL_EXTENT);
                 ships.push(ShipState { ship: number, x, y, heading: ship.heading });
             }
@@ -123,18 +131,18 @@ impl World {
     /// Who fires and hits: the first ship of the same cell that is near and straight ahead.
     fn shoot(&mut self) -> Vec<Kill> {
         let mut kills: Vec<Kill> = Vec::new();
-        for cell in &self.cells {
+        for (number, cell) in self.cells.iter().enumerate() {
             for &by in cell {
-                let Some(gunner) = self.ships.get(&by).filter(|ship| ship.input.fires && ship.reload <= 0.0) else {
+                let Some(gunner) = ship(&self.ships, by).filter(|ship| ship.input.fires && ship.reload <= 0.0) else {
                     continue;
                 };
                 let in_sight = |victim: &u32| {
-                    let hit = self.ships.get(victim).is_some_and(|ship| gunner.aims_at(ship));
+                    let hit = ship(&self.ships, *victim).is_some_and(|ship| gunner.aims_at(ship));
                     *victim != by && hit && kills.iter().all(|kill| kill.victim != *victim)
                 };
                 if let Some(victim) = cell.iter().copied().find(in_sight) {
-                    kills.push(Kill { by, victim });
-                    if let Some(gunner) = self.ships.get_mut(&by) {
+                    kills.push(Kill { by, victim, cell: number });
+                    if let Some(Some(gunner)) = self.ships.get_mut(by as usize) {
                         gunner.reload = RELOAD_SECONDS;
                     }
                 }
@@ -147,9 +155,11 @@ impl World {
         for cell in &mut self.cells {
             cell.clear();
         }
-        for (&number, ship) in &self.ships {
-            let cell = self.cell_at(ship.x, ship.y);
-            self.cells[cell].push(number);
+        for (number, ship) in self.ships.iter().enumerate() {
+            if let Some(ship) = ship {
+                let cell = self.cell_at(ship.x, ship.y);
+                self.cells[cell].push(number as u32);
+            }
         }
     }
 
@@ -157,6 +167,14 @@ impl World {
     fn cell_at(&self, x: f32, y: f32) -> usize {
         let index = |at: f32| ((at / CELL_EXTENT) as usize).min(self.side - 1);
         index(y) * self.side + index(x)
+    }
+
+    fn ship(&self, number: u32) -> Option<&Ship> {
+        ship(&self.ships, number)
+    }
+
+    fn ship_mut(&mut self, number: u32) -> Option<&mut Ship> {
+        self.ships.get_mut(number as usize)?.as_mut()
     }
 
     fn somewhere(&mut self) -> (f32, f32) {
@@ -167,6 +185,10 @@ impl World {
     fn extent(&self) -> f32 {
         self.side as f32 * CELL_EXTENT
     }
+}
+
+fn ship(ships: &[Option<Ship>], number: u32) -> Option<&Ship> {
+    ships.get(number as usize)?.as_ref()
 }
 
 impl Ship {

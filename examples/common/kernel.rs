@@ -5,19 +5,43 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use super::args::UsageError;
 
-/// Refuses to start if this process may not open `sockets` beside what it has open anyway.
-pub(crate) fn check_open_files(sockets: usize) -> Result<(), UsageError> {
-    let needed = sockets + OTHER_FILES;
-    match open_files_max() {
-        Some(allowed) if allowed < needed => Err(UsageError(format!(
-            "{sockets} sockets need {needed} open files, but this process may open {allowed}; \
-             raise the limit ('ulimit -n {needed}') or ask for less"
-        ))),
-        _ => Ok(()),
+/// Raises the limit of open files so that this process, or one that it starts, has room for `sockets` beside what it has
+/// open anyway. The hard limit is raised as well where that is allowed.
+pub(crate) fn allow_open_files(sockets: usize) -> Result<(), UsageError> {
+    let needed = (sockets + OTHER_FILES) as u64;
+    // Where limits cannot be read or changed, the sockets themselves tell.
+    let Ok(allowed) = rlimit::increase_nofile_limit(needed) else { return Ok(()) };
+    if allowed >= needed || raise_hard_limit(needed) {
+        return Ok(());
     }
+    Err(UsageError(format!(
+        "{sockets} sockets need {needed} open files, but this process may open {allowed} and may not raise that; \
+         run it by 'sudo prlimit --nofile={needed} COMMAND', raise the hard limit for your user \
+         ('* hard nofile {needed}' in /etc/security/limits.conf), or ask for less"
+    )))
+}
+
+#[cfg(unix)]
+fn raise_hard_limit(needed: u64) -> bool {
+    rlimit::setrlimit(rlimit::Resource::NOFILE, needed, needed).is_ok()
+}
+
+#[cfg(not(unix))]
+fn raise_hard_limit(_: u64) -> bool {
+    false
+}
+
+/// How long this process has kept processors busy so far, all threads together. `None` where unknown.
+pub(crate) fn cpu_time() -> Option<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The program's name is in parentheses and may contain anything. User and system time are fields 14 and 15 of all.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some(Duration::from_millis((ticks()? + ticks()?) * CPU_TICK_MILLIS))
 }
 
 /// Datagrams that the kernel dropped at each UDP socket of this machine, by local address. `None` where unknown.
@@ -57,11 +81,8 @@ fn socket_line(line: &str) -> Option<(SocketAddr, u64)> {
     Some((SocketAddr::new(ip, port), line.split_whitespace().last()?.parse().ok()?))
 }
 
-fn open_files_max() -> Option<usize> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 /// Standard streams, pipes, the server's own sockets, the runtime's.
 const OTHER_FILES: usize = 32;
+
+/// The unit of processor times in `/proc`, which Linux keeps at 1/100 s whatever its own clock does.
+const CPU_TICK_MILLIS: u64 = 10;

@@ -5,5 +5,6 @@ pub(crate) mod child;
 pub(crate) mod counts;
 pub(crate) mod figures;
 pub(crate) mod kernel;
+pub(crate) mod looks;
 pub(crate) mod pace;
 pub(crate) mod seconds;

@@ -21,6 +21,8 @@ pub(crate) struct Options {
     pub(crate) seconds: Option<f64>,
     /// What a datagram consists of.
     pub(crate) framing: Framing,
+    /// Whether to look first how many copies are served in time.
+    pub(crate) searches: bool,
     /// Decides where in the recording each copy begins.
     pub(crate) seed: u64,
 }
@@ -59,8 +61,15 @@ impl Options {
 
 /// Reads the command line.
 pub(crate) fn parse(args: &mut Args) -> Result<Command, UsageError> {
-    let mut options =
-        Options { file: PathBuf::new(), matches: 1, speed: 1.0, seconds: None, framing: Framing::Framed, seed: 1 };
+    let mut options = Options {
+        file: PathBuf::new(),
+        matches: 1,
+        speed: 1.0,
+        seconds: None,
+        framing: Framing::Framed,
+        searches: true,
+        seed: 1,
+    };
     let is_crowd = args.take_command(CROWD);
     let mut plain = Vec::new();
     while let Some(word) = args.next_word()? {
@@ -70,6 +79,7 @@ pub(crate) fn parse(args: &mut Args) -> Result<Command, UsageError> {
                 "--speed" => options.speed = args.number(0.01..=1000.0)?,
                 "--seconds" => options.seconds = Some(args.number(SECONDS)?),
                 "--framing" => options.framing = args.choice(FRAMINGS)?,
+                "--no-search" => options.searches = false,
                 "--seed" => options.seed = args.number(0..=u64::MAX)?,
                 "--help" | "-h" => return Ok(Command::Help),
                 unknown => return Err(UsageError(format!("there is no option {unknown}"))),
@@ -101,19 +111,24 @@ This process is the server: it sends each recorded message to the recorded recip
 recorded size. A second process, which it starts, holds the clients: they send back what the recorded clients sent. At
 the end what was recorded is compared with what has arrived, recipient by recipient.
 
+With several copies it first looks, in short runs, for the largest number K of them that this machine serves without a
+late tick, and then plays as many as were asked for. Beyond K it degrades: a message that has not left when the next one
+for the same client comes is superseded, and one that is 100 ms old expires. Each is counted.
+
 Usage: replay FILE [OPTION]...
 
   FILE             the recording, for example examples/traces/openarena.csv (its format is described beside it)
-  --matches K      copies side by side; the first begins at the beginning, the others anywhere, and each that comes
+  --matches N      copies side by side; the first begins at the beginning, the others anywhere, and each that comes
                    to the end of the recording goes on at its beginning     [1]
+  --no-search      play the N copies at once
   --speed X        recorded seconds per second                              [1]
-  --seconds N      how long                                                 [as long as the recording]
+  --seconds N      how long                   [as long as the recording; 15 at most after a search]
   --framing KIND   raw: a message is a datagram of exactly its recorded size
                    framed: messages of that size, with ids and statistics   [framed]
   --seed N         other places for the copies to begin                     [1]
   --help           this text
 
-Exit status: 0 if every message is accounted for, 1 if not, 2 if the command or the recording was not understood or
+Exit status: 0 if every message of every run is accounted for, late or not, 1 if not, 2 if the command or the recording was not understood or
 cannot be played here.";
 
 const FRAMINGS: &[(&str, Framing)] = &[("framed", Framing::Framed), ("raw", Framing::Raw)];

@@ -1,10 +1,13 @@
 //! The recorded server: a tick every few milliseconds, each recorded message to its recorded recipient.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tickcast::transport::udp::Udp;
-use tickcast::{BuildError, Event, Message, NetworkConfig, PeerError, SendError, Target, TickReport, Tickcast};
+use tickcast::{
+    BuildError, Event, Message, NetworkConfig, Overflow, PeerError, SendError, Target, TickReport, Tickcast,
+};
 
 use crate::common::figures::Histogram;
 use crate::options::Options;
@@ -37,6 +40,18 @@ pub(crate) struct Player {
     pub(crate) refused: u64,
     /// What has come from it.
     pub(crate) arrivals: Arrivals,
+    /// The last tick that had something for it, and how much so far.
+    tick: u64,
+    in_tick: u64,
+}
+
+impl Player {
+    /// Which one of its messages of this tick the next one is.
+    fn place_in(&mut self, tick: u64) -> u64 {
+        self.in_tick = if self.tick == tick { self.in_tick + 1 } else { 0 };
+        self.tick = tick;
+        self.in_tick
+    }
 }
 
 impl Server {
@@ -77,6 +92,7 @@ impl Server {
 
     /// Submits what is due, and steps.
     pub(crate) fn frame(&mut self, due_us: u64) -> Result<TickReport, RecordingError> {
+        let tick = self.net.report().tick;
         for (number, cursor) in self.cursors.iter_mut().enumerate() {
             while let Some(datagram) = cursor.next_before(due_us)? {
                 if datagram.direction != Direction::ToClient {
@@ -88,7 +104,12 @@ impl Server {
                 fill(&mut self.buffer, Direction::ToClient, client as u32, player.recorded);
                 player.recorded += 1;
                 // Splitting shares one allocation among many messages.
-                let message = Message::new(self.buffer.split().freeze());
+                // What is due in one tick belongs together. It is worth something until the next comes, and not for long:
+                // where the machine cannot keep up, the newest is what is sent.
+                let key = player.place_in(tick);
+                let message = Message::new(self.buffer.split().freeze())
+                    .overflow(Overflow::KeepLatest { key })
+                    .expires_in(MESSAGE_AGE_MAX);
                 match self.net.send(Target::Peer(client as u32), message) {
                     Ok(_) => {}
                     Err(SendError::PayloadTooLarge { .. } | SendError::IngressFull) => player.refused += 1,
@@ -126,6 +147,9 @@ pub(crate) enum StartError {
     /// The recording could not be read once more.
     Recording(RecordingError),
 }
+
+/// A message that is older is not sent any more: two snapshots of the recorded server.
+const MESSAGE_AGE_MAX: Duration = Duration::from_millis(100);
 
 /// Messages between two ticks: room for what has become due while the process was held up for seconds.
 const INGRESS_MESSAGES_MAX: usize = 1 << 20;

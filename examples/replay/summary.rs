@@ -3,17 +3,16 @@
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use tickcast::TickReport;
+use tickcast::{DropReason, TickReport};
 
-use crate::Played;
-use crate::common::counts::Counts;
 use crate::common::figures::{counted, micros, thousands};
 use crate::common::seconds::{Second, Seconds};
 use crate::options::Options;
 use crate::recording::Recording;
 use crate::server::Server;
+use crate::session::{Outcome, Played};
 use crate::tally::ClientTally;
-use crate::verdict::{Verdict, Way};
+use crate::verdict::Way;
 
 /// What is about to happen, in one line.
 pub(crate) fn announcement(options: &Options, recording: &Recording, server: &Server, seconds: f64) -> String {
@@ -87,43 +86,57 @@ fn header() -> String {
 
 /// Everything that is told at the end.
 pub(crate) struct Summary<'a> {
-    pub(crate) server: &'a Server,
-    pub(crate) clients: &'a [ClientTally],
-    pub(crate) counts: &'a Counts,
-    pub(crate) verdict: &'a Verdict,
-    pub(crate) played: &'a Played,
+    pub(crate) outcome: &'a Outcome,
 }
 
 impl Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let net = &self.server.net;
-        writeln!(f, "\nTime of step(), system by system, over the last ticks:\n\n{}", self.played.profile)?;
-        let Played { frames, late, .. } = self.played;
-        writeln!(f, "Frames, filling messages included: {frames}; {} late ticks", thousands(*late))?;
-        let delay = |name| micros(Duration::from_nanos(self.counts.of(name)));
+        let Outcome { server, verdict, played, counts, .. } = self.outcome;
+        let net = &server.net;
+        writeln!(f, "\nTime of step(), system by system, over the last ticks:\n\n{}", played.profile)?;
+        let Played { frames, ticks, late, cpu, length, .. } = played;
         writeln!(
             f,
-            "From send() until a client has read it (clients look every 1 to 2 ms): p50 {}  p99 {}  max {} µs",
+            "Frames, filling messages included: {frames}; {} of {} ticks late",
+            thousands(*late),
+            thousands(*ticks)
+        )?;
+        if let Some(cpu) = cpu {
+            let processors = |busy: Duration| busy.as_secs_f64() / length.as_secs_f64();
+            let clients = processors(Duration::from_millis(counts.of("cpu_ms")));
+            let there = std::thread::available_parallelism().map_or(1, usize::from);
+            writeln!(
+                f,
+                "Busy processors: {:.2} with the server, {clients:.2} with the clients, of {there}",
+                processors(*cpu)
+            )?;
+        }
+        let delay = |name| micros(Duration::from_nanos(counts.of(name)));
+        let looks = micros(Duration::from_micros(counts.of("looks_longest_us")));
+        writeln!(
+            f,
+            "From send() until a client has read it (clients look at least every {looks} µs): p50 {}  p99 {}  max {} µs",
             delay("delay_p50"),
             delay("delay_p99"),
             delay("delay_max"),
         )?;
-        let behind = Duration::from_micros(self.counts.of("behind_max_us"));
+        let behind = self.outcome.behind();
         let is_slow = behind > BEHIND_WORTH_TELLING;
         let remark = if is_slow { " (too slow for this load: much of the delay is theirs)" } else { "" };
         writeln!(f, "The clients were at most {} µs behind with sending{remark}\n", micros(behind))?;
         writeln!(f, "The server's books, in legs (one message to one address):\n  {}\n", net.report().legs)?;
         self.write_recipients(f)?;
-        write_way(f, "From the server to the clients, in messages:", &self.verdict.down)?;
-        write_way(f, "From the clients to the server, in messages:", &self.verdict.up)?;
-        if self.verdict.is_whole() {
+        write_way(f, "From the server to the clients, in messages:", &verdict.down)?;
+        write_way(f, "From the clients to the server, in messages:", &verdict.up)?;
+        write_degradation(f, self.outcome)?;
+        if verdict.is_whole() {
             return write!(f, "\nEvery recorded message is accounted for.");
         }
         write!(f, "\nNOT every recorded message is accounted for:")?;
-        for defect in self.verdict.defects.iter().take(SHOWN_MAX) {
+        for defect in verdict.defects.iter().take(SHOWN_MAX) {
             write!(f, "\n  {defect}")?;
         }
-        match self.verdict.defects.len().saturating_sub(SHOWN_MAX) {
+        match verdict.defects.len().saturating_sub(SHOWN_MAX) {
             0 => Ok(()),
             more => write!(f, "\n  and {}", counted(more, "more difference")),
         }
@@ -134,10 +147,10 @@ impl Summary<'_> {
     /// All recipients if they are few, else those that miss most.
     fn write_recipients(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let recorded = |client: &ClientTally| {
-            self.server.players.get(client.client as usize).map_or(0, |player| u64::from(player.recorded))
+            self.outcome.server.players.get(client.client as usize).map_or(0, |player| u64::from(player.recorded))
         };
         let missing = |client: &ClientTally| recorded(client).saturating_sub(client.arrived);
-        let mut clients: Vec<_> = self.clients.iter().collect();
+        let mut clients: Vec<_> = self.outcome.clients.iter().collect();
         if clients.len() > SHOWN_MAX {
             let whole = clients.iter().filter(|client| missing(client) == 0).count();
             let all = counted(clients.len(), "recipient");
@@ -167,6 +180,24 @@ impl Summary<'_> {
     }
 }
 
+/// What was given up so that the rest could be sent, and how late that was.
+fn write_degradation(f: &mut fmt::Formatter<'_>, Outcome { server, played, .. }: &Outcome) -> fmt::Result {
+    let legs = &server.net.report().legs;
+    let share = played.late as f64 * 100.0 / played.ticks.max(1) as f64;
+    let count = |reason| thousands(legs.dropped[reason]);
+    writeln!(
+        f,
+        "\nDegraded by policy: {} legs superseded, {} expired, {} dropped from full queues, of {}; {} of {} ticks late \
+         ({share:.2} %)",
+        count(DropReason::Superseded),
+        count(DropReason::Expired),
+        thousands(legs.dropped[DropReason::QueueFull] + legs.dropped[DropReason::Evicted]),
+        thousands(legs.accepted),
+        thousands(played.late),
+        thousands(played.ticks),
+    )
+}
+
 fn write_way(f: &mut fmt::Formatter<'_>, title: &str, way: &Way) -> fmt::Result {
     writeln!(f, "{title}")?;
     let mut row = |name: &str, number: i64, remark: &str| {
@@ -177,10 +208,14 @@ fn write_way(f: &mut fmt::Formatter<'_>, title: &str, way: &Way) -> fmt::Result 
     row("recorded in the played window", way.recorded.cast_signed(), "")?;
     row("arrived", way.arrived.cast_signed(), "")?;
     if way.refused > 0 {
-        row("not sent", way.refused.cast_signed(), "(too large for the framing, or the sender's queue was full)")?;
+        row("not sent", way.refused.cast_signed(), "(too large, no room in a queue, or still to be sent at the end)")?;
     }
     if way.dropped > 0 {
-        row("dropped by the engine", way.dropped.cast_signed(), "(by reason above)")?;
+        row(
+            "dropped by the engine",
+            way.dropped.cast_signed(),
+            "(on the way out: by reason above; on the way in: no room)",
+        )?;
     }
     let remark = format!("(in {} that the kernel counted)", counted(way.kernel_drops as usize, "datagram"));
     row("dropped by the kernel", way.kernel_dropped.cast_signed(), &remark)?;
@@ -191,4 +226,4 @@ fn write_way(f: &mut fmt::Formatter<'_>, title: &str, way: &Way) -> fmt::Result 
 const SHOWN_MAX: usize = 12;
 
 /// A client process that is further behind is what limits the run.
-const BEHIND_WORTH_TELLING: Duration = Duration::from_millis(100);
+pub(crate) const BEHIND_WORTH_TELLING: Duration = Duration::from_millis(100);

@@ -126,7 +126,8 @@ impl Verdict {
             refused: counts.of("too_large") + counts.of("not_sent"),
             kernel_drops: server_drops,
             kernel_dropped: server_drops,
-            dropped: io.received_lost,
+            // Those from clients whose endpoints were not open yet count as unknown.
+            dropped: io.received_lost + io.unknown_lost,
             ..Way::default()
         };
         for (number, player) in server.players.iter().enumerate() {
