@@ -441,8 +441,8 @@ pub struct ShardPort {
     pub spare_reports: ArrayQueue<ShardReport>,
     /// Arrivals, upward.
     pub inbound: ArrayQueue<Inbound>,
-    /// Greetings, upward. Full: the newest is ignored and counted. Their bytes count for nothing: each has less than a
-    /// datagram's.
+    /// Greetings, upward. Full: the newest is ignored and counted. Each is of at most a kilobyte or so, which bounds their
+    /// bytes.
     pub greetings: ArrayQueue<Inbound>,
     /// Arrivals from addresses that no peer has, upward: apart, so that strangers crowd nobody out. Full: the newest is
     /// dropped and counted.

@@ -9,7 +9,7 @@ use tickcast_components::{Inbound, InboundKind, ShardLimits, ShardPort, Slot, Ti
 
 use super::core::ShardCore;
 use super::greeter::{Greeter, Greeting};
-use crate::framing::{Decoded, Framing, decode};
+use crate::framing::{Decoded, Framing, HELLO_PAYLOAD_MAX, decode};
 use crate::transport::ReceiveSink;
 
 /// What arrived and has not found room in the port's queue yet: at most the records of one datagram.
@@ -128,9 +128,9 @@ impl Sink<'_> {
 
     fn take_framed(&mut self, from: SocketAddr, slot: Option<Slot>, datagram: &[u8]) {
         match decode(datagram) {
-            Ok(decoded) if decoded.is_hello() => self.take_hello(from, &decoded),
-            // Challenges are for clients.
-            Ok(decoded) if decoded.is_challenge() => self.counts.malformed += 1,
+            Ok(decoded) if is_greeting(&decoded) => self.take_hello(from, &decoded),
+            // Longer than a greeting may be, or a challenge, which is for clients.
+            Ok(decoded) if decoded.is_hello() || decoded.is_challenge() => self.counts.malformed += 1,
             Ok(decoded) => {
                 let sender = self.sender(from, slot);
                 if sender == Sender::Unwelcome {
@@ -169,4 +169,9 @@ impl ReceiveSink for Sink<'_> {
         self.datagrams_left = self.datagrams_left.saturating_sub(1);
         self.inbox.overflow.is_empty() && self.datagrams_left > 0
     }
+}
+
+/// Whether a datagram is a greeting of a length that a client can send: so that greetings that wait are bounded in bytes.
+fn is_greeting(decoded: &Decoded<'_>) -> bool {
+    decoded.is_hello() && decoded.records().all(|record| record.payload.len() <= HELLO_PAYLOAD_MAX)
 }

@@ -217,7 +217,7 @@ async fn admitted_peers_are_capped() {
 }
 
 /// Goal: what no client of ours would send as a first word is counted as malformed, and neither heard nor answered: a
-/// greeting that is too short, one of a later version, a challenge, one from port 0.
+/// greeting that is too short or says too much, one of a later version, a challenge, one from port 0.
 #[tokio::test(start_paused = true)]
 async fn malformed_greetings_are_neither_heard_nor_answered() {
     let mut sim = Sim::datagrams(NetworkConfig::default());
@@ -227,13 +227,16 @@ async fn malformed_greetings_are_neither_heard_nor_answered() {
     let hello = Encoder::new(EPOCH).hello(b"hi", None).unwrap();
     let later = [&[2], &hello[1..]].concat();
     let challenge = tickcast::framing::challenge(EPOCH, &Cookie::from_bytes([1; 24]));
-    for datagram in [&hello[..HELLO_BYTES - 1], &later, &challenge, &hello[..5], &[]] {
+    let mut long = hello.clone();
+    long[16..18].copy_from_slice(&2000u16.to_le_bytes());
+    long.resize(3000, 0);
+    for datagram in [&hello[..HELLO_BYTES - 1], &later, &challenge, &hello[..5], &[], &long] {
         stranger.send(addr(SERVER), datagram);
     }
     nowhere.send(addr(SERVER), &hello);
     io().await;
     let report = sim.ticks(2).await;
-    assert_eq!((report.io.malformed, report.io.challenges, report.io.received), (6, 0, 0));
+    assert_eq!((report.io.malformed, report.io.challenges, report.io.received), (7, 0, 0));
     assert_eq!((stranger.received(), nowhere.received()), (vec![], vec![]));
 }
 
