@@ -14,7 +14,7 @@ use tickcast::{
 };
 use tokio::sync::watch;
 
-use crate::support::{Loopback, addr, client_socket, dropped, message, read};
+use crate::support::{Loopback, addr, client_socket, dropped, loopback, message, read};
 
 fn default() -> Loopback {
     Loopback::new(NetworkConfig::default())
@@ -365,7 +365,7 @@ fn absurd_limits_are_refused_at_build() {
         ("events_max", |config, value| config.events_max = value),
         ("receipts_max", |config, value| config.receipts_max = value),
     ];
-    let build = |config| Tickcast::<u64>::builder().config(config).build(Udp::bind(addr("127.0.0.1:0")));
+    let build = |config| Tickcast::<u64>::builder().config(config).build(loopback("127.0.0.1:0"));
     for (field, change) in counts {
         for (value, small) in [(0, true), (usize::MAX, false)] {
             let mut config = NetworkConfig::default();
@@ -506,7 +506,7 @@ fn a_transport_that_cannot_bind_is_an_error() {
     };
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
     // TEST-NET-1 of RFC 5737 belongs to nobody.
-    let Err(BuildError::Bind(error)) = Tickcast::<u64>::builder().build(Udp::bind(addr("192.0.2.1:0"))) else {
+    let Err(BuildError::Bind(error)) = Tickcast::<u64>::builder().build(loopback("192.0.2.1:0")) else {
         panic!("an address of nobody's")
     };
     assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
@@ -516,7 +516,7 @@ fn a_transport_that_cannot_bind_is_an_error() {
 #[test]
 fn a_number_of_shards_out_of_range_is_refused() {
     for shards in [0, SHARDS_MAX + 1, usize::MAX] {
-        let built = Tickcast::<u64>::builder().shards(shards).build(Udp::bind(addr("127.0.0.1:0")));
+        let built = Tickcast::<u64>::builder().shards(shards).build(loopback("127.0.0.1:0"));
         assert!(matches!(built, Err(BuildError::Shards(refused)) if refused == shards), "{shards}");
     }
 }

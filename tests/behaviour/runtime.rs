@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use tickcast::transport::memory::MemoryNetwork;
-use tickcast::transport::udp::Udp;
 use tickcast::{BuildError, NetworkConfig, Target, Tickcast};
 use tokio::runtime::{Builder as RuntimeBuilder, Handle, Runtime};
 
 use crate::sim::{SERVER, client, got, io, virtual_time};
-use crate::support::{Loopback, addr, client_socket, close_books, message, read};
+use crate::support::{Loopback, addr, client_socket, close_books, loopback, message, read};
 
 /// Sends a message over a loopback socket and sees it arrive, then leaves some pending and drops the engine.
 fn use_it(mut net: Loopback) {
@@ -184,7 +183,7 @@ async fn a_taken_address_leaves_nothing_behind() {
 #[tokio::test]
 async fn dropping_in_an_async_context_does_not_block() {
     for _ in 0..5 {
-        let mut net = Tickcast::<u64>::builder().build(Udp::bind(addr("127.0.0.1:0"))).unwrap();
+        let mut net = Tickcast::<u64>::builder().build(loopback("127.0.0.1:0")).unwrap();
         let (_socket, at) = client_socket();
         for _ in 0..100 {
             net.send(Target::Addr(at), message("x")).unwrap();
@@ -199,7 +198,7 @@ async fn dropping_in_an_async_context_does_not_block() {
 fn a_runtime_without_time_or_io_is_an_error() {
     let bare = || tokio::runtime::Builder::new_current_thread().build().unwrap();
     let runtime = bare();
-    let built = Tickcast::<u64>::builder().runtime(runtime.handle().clone()).build(Udp::bind(addr("127.0.0.1:0")));
+    let built = Tickcast::<u64>::builder().runtime(runtime.handle().clone()).build(loopback("127.0.0.1:0"));
     assert!(matches!(built, Err(BuildError::Runtime(_))), "{built:?}");
     let network = MemoryNetwork::new(1);
     let runtime = bare();

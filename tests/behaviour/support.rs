@@ -79,7 +79,7 @@ impl Loopback {
 
     /// As the test says.
     pub(crate) fn with(config: NetworkConfig, more: impl FnOnce(Builder<u64>) -> Builder<u64>) -> Self {
-        Self::on(Udp::bind(addr("127.0.0.1:0")), config, more)
+        Self::on(loopback("127.0.0.1:0"), config, more)
     }
 
     /// On a socket of the test's choosing.
@@ -137,6 +137,11 @@ impl Loopback {
         }
         panic!("{what} should have come true; {}", self.net.report().legs);
     }
+}
+
+/// UDP at this address, by the portable path if `TICKCAST_PORTABLE` is set.
+pub(crate) fn loopback(at: &str) -> Udp {
+    Udp::bind(addr(at)).portable(std::env::var_os("TICKCAST_PORTABLE").is_some())
 }
 
 /// A client's socket on the loopback.
