@@ -31,11 +31,13 @@ use std::time::{Duration, Instant};
 use tickcast::Profile;
 
 use common::args::{Args, UsageError};
-use common::child::{Child, DONE, END, Gone, QUIET};
+use common::child::{Child, Gone, QUIET};
+use common::clients::{Clients, PATIENCE};
 use common::counts::Counts;
 use common::figures::say;
 use common::kernel::{allow_open_files, cpu_time, server_drops};
 use common::pace::Pace;
+use common::program::{Failure, status};
 use options::{Command, HELP, Options};
 use server::{Census, Server};
 use summary::Summary;
@@ -43,41 +45,28 @@ use tally::SocketTally;
 use verdict::{Evidence, Verdict};
 
 fn main() -> ExitCode {
-    match Args::of_process().and_then(|mut args| options::parse(&mut args)) {
-        Ok(Command::Help) => {
-            say(HELP);
-            ExitCode::SUCCESS
-        }
-        Ok(Command::Crowd(options, server)) => match crowd::run(&options, server) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&format!("the clients: {error}")),
-        },
-        Ok(Command::Flood(options, server)) => match flood::run(&options, server) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&format!("the flood: {error}")),
-        },
-        Ok(Command::Serve(options)) => match play(&options) {
-            Ok(status) => status,
-            Err(Failure::Usage(error)) => error.report(PROGRAM),
-            Err(Failure::Other(text)) => fail(&text),
-        },
-        Err(error) => error.report(PROGRAM),
-    }
+    status(PROGRAM, run())
 }
 
-/// Why there is no result.
-enum Failure {
-    /// It cannot be done here.
-    Usage(UsageError),
-    /// Something went wrong, in words.
-    Other(String),
+fn run() -> Result<ExitCode, Failure> {
+    match options::parse(&mut Args::of_process()?)? {
+        Command::Help => say(HELP),
+        Command::Crowd(options, server) => {
+            crowd::run(&options, server).map_err(|error| Failure::Other(format!("the clients: {error}")))?;
+        }
+        Command::Flood(options, server) => {
+            flood::run(&options, server).map_err(|error| Failure::Other(format!("the flood: {error}")))?;
+        }
+        Command::Serve(options) => return play(&options),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Serves the clients for the asked time, and judges.
 fn play(options: &Options) -> Result<ExitCode, Failure> {
     // A client that moves has two sockets for a moment.
     let strangers = if options.flood > 0 { forgery::POOL_SOCKETS } else { 0 };
-    allow_open_files((options.peers + 2).max(strangers)).map_err(Failure::Usage)?;
+    allow_open_files((options.peers + 2).max(strangers))?;
     let json = options.json.as_ref().map(|path| {
         // Before the run, lest its figures be lost for a wrong name.
         std::fs::File::create(path)
@@ -85,17 +74,14 @@ fn play(options: &Options) -> Result<ExitCode, Failure> {
     });
     let json = json.transpose()?;
     let mut server = Server::start(options).map_err(|error| Failure::Other(error.to_string()))?;
-    let crowd = Child::start(&options.for_crowd(server.addr()))
+    let clients = Clients::start(&options.for_crowd(server.addr()), SocketTally::parse)
         .map_err(|error| Failure::Other(format!("cannot start the client process: {error}")))?;
     say(summary::announcement(options, &server));
     let flood = (options.flood > 0).then(|| Child::start(&options.for_flood(server.addr())));
     let flood =
         flood.transpose().map_err(|error| Failure::Other(format!("cannot start the process that floods: {error}")))?;
-    let mut session =
-        Session { crowd, flood, sockets: Vec::new(), tally: None, flood_tally: None, is_quiet: false, is_done: false };
-    let result = session.run(&mut server, options);
-    let played = result.map_err(|Gone| Failure::Other("the client process has ended before its time".into()))?;
-    let tally = session.tally.unwrap_or_default();
+    let mut session = Session { clients, flood, flood_tally: None };
+    let played = session.run(&mut server, options)?;
     let report = *server.net.report();
     let Census { refused, restarts, .. } = server.census;
     let census = Census { refused, restarts, ..played.census };
@@ -103,13 +89,13 @@ fn play(options: &Options) -> Result<ExitCode, Failure> {
         report: &report,
         ledger: &server.ledger,
         census: &census,
-        sockets: &session.sockets,
+        sockets: &session.clients.tallies,
         server_drops: played.server_drops,
         idle_timeout: options.idle_timeout(),
         players: played.players,
         admitted: &server.admitted,
         flood: session.flood_tally.as_ref(),
-        crowd: &tally,
+        crowd: &session.clients.counts,
     };
     let verdict = Verdict::of(&evidence);
     let summary = Summary { options, evidence: &evidence, verdict: &verdict, played: &played };
@@ -118,8 +104,7 @@ fn play(options: &Options) -> Result<ExitCode, Failure> {
         std::io::Write::write_all(&mut file, summary.to_json().as_bytes())
             .map_err(|error| Failure::Other(format!("--json: {error}")))?;
     }
-    // It has reported, so how it ends does not matter.
-    let _ = session.crowd.finish(PATIENCE);
+    session.clients.finish();
     Ok(if verdict.agrees() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -140,15 +125,11 @@ struct Played {
     server_drops: u64,
 }
 
-/// The client process, and what it has reported.
+/// The other processes.
 struct Session {
-    crowd: Child,
+    clients: Clients<SocketTally>,
     flood: Option<Child>,
-    sockets: Vec<SocketTally>,
-    tally: Option<Counts>,
     flood_tally: Option<Counts>,
-    is_quiet: bool,
-    is_done: bool,
 }
 
 impl Session {
@@ -166,7 +147,7 @@ impl Session {
             if let Some(line) = seconds.frame(&report, frame_began.elapsed()) {
                 say(line);
             }
-            self.hear()?;
+            self.clients.hear()?;
         }
         let mut played = Played {
             frames,
@@ -178,43 +159,24 @@ impl Session {
             length: began.elapsed(),
             server_drops: 0,
         };
-        self.crowd.tell(QUIET)?;
+        self.clients.tell(QUIET)?;
         self.end_flood(server)?;
-        self.settle(server, options)?;
+        let mut pace = Pace::new(options.period().min(SETTLE_PERIOD));
+        self.clients.settle(|| {
+            pace.wait();
+            let report = server.step();
+            // Nobody is answered any more.
+            server.net.received().for_each(drop);
+            report
+        })?;
         played.server_drops = server_drops(server.addr(), server.net.report().io.kernel_drops);
         server.net.shutdown();
         while !server.net.is_stopped() {
             server.step();
             thread::sleep(SETTLE_PERIOD);
         }
-        self.crowd.tell(END)?;
-        let until = Instant::now() + PATIENCE;
-        while !self.is_done && Instant::now() < until {
-            if let Some(line) = self.crowd.next_line(Duration::from_millis(100))? {
-                self.take(&line);
-            }
-        }
-        if self.is_done { Ok(played) } else { Err(Gone) }
-    }
-
-    /// Steps on without a new message until nothing is on its way in either direction.
-    fn settle(&mut self, server: &mut Server, options: &Options) -> Result<(), Gone> {
-        let mut pace = Pace::new(options.period().min(SETTLE_PERIOD));
-        let mut received = 0;
-        let mut still_since = Instant::now();
-        let until = Instant::now() + PATIENCE;
-        while still_since.elapsed() < STILL && Instant::now() < until {
-            pace.wait();
-            let report = server.step();
-            // Nobody is answered any more.
-            server.net.received().for_each(drop);
-            self.hear()?;
-            if report.legs.pending > 0 || report.io.received != received || !self.is_quiet {
-                received = report.io.received;
-                still_since = Instant::now();
-            }
-        }
-        Ok(())
+        self.clients.end()?;
+        Ok(played)
     }
 
     /// Stops the third process, if there is one, and hears how much it has sent.
@@ -235,38 +197,9 @@ impl Session {
         }
         Ok(())
     }
-
-    fn hear(&mut self) -> Result<(), Gone> {
-        while let Some(line) = self.crowd.heard()? {
-            self.take(&line);
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, line: &str) {
-        if let Some(socket) = SocketTally::parse(line) {
-            self.sockets.push(socket);
-        } else if let Some(tally) = Counts::parse(line) {
-            self.tally = Some(tally);
-        } else {
-            self.is_quiet |= line == QUIET;
-            self.is_done |= line == DONE;
-        }
-    }
-}
-
-fn fail(text: &str) -> ExitCode {
-    eprintln!("{PROGRAM}: {text}");
-    ExitCode::FAILURE
 }
 
 const PROGRAM: &str = "arena";
-
-/// How long the other process may take for what takes no time.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// When nothing has moved for so long, everything has arrived.
-const STILL: Duration = Duration::from_millis(200);
 
 /// From one step to the next while everything arrives.
 const SETTLE_PERIOD: Duration = Duration::from_millis(20);

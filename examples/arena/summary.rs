@@ -8,7 +8,7 @@ use tickcast::framing::{CHALLENGE_BYTES, HELLO_BYTES};
 use tickcast::{DropReason, TickReport};
 
 use crate::Played;
-use crate::common::figures::{counted, micros, thousands};
+use crate::common::figures::{busy_processors, counted, micros, row, thousands, write_defects};
 use crate::common::seconds::{Second, Seconds};
 use crate::options::Options;
 use crate::server::Server;
@@ -120,13 +120,7 @@ impl Display for Summary<'_> {
             return write!(f, "\nThe server's books and the clients agree, socket by socket.");
         }
         write!(f, "\nThe server's books and the clients do NOT agree:")?;
-        for defect in verdict.defects.iter().take(DEFECTS_SHOWN_MAX) {
-            write!(f, "\n  {defect}")?;
-        }
-        match verdict.defects.len().saturating_sub(DEFECTS_SHOWN_MAX) {
-            0 => Ok(()),
-            more => write!(f, "\n  and {}", counted(more, "more difference")),
-        }
+        write_defects(f, &verdict.defects)
     }
 }
 
@@ -139,34 +133,30 @@ impl Summary<'_> {
         } else {
             "(unknown: this system does not tell)".to_owned()
         };
-        let row = |name: &str, number: i64| {
-            let sign = if number < 0 { "-" } else { "" };
-            format!("  {name:<38} {:>13}", sign.to_owned() + &thousands(number.unsigned_abs()))
-        };
         writeln!(f, "From the server to the clients, in messages:")?;
-        writeln!(f, "{}", row("written by the server", written.cast_signed()))?;
-        writeln!(f, "{}", row("received by the clients", received.cast_signed()))?;
-        writeln!(f, "{}  {kernel}", row("dropped by the kernel", kernel_dropped.cast_signed()))?;
-        writeln!(f, "{}  (left, moved, vanished)", row("to sockets that were closed by then", *to_closed))?;
-        writeln!(f, "{}", row("unexplained", rest))?;
+        writeln!(f, "{}", row("written by the server", written.cast_signed(), ""))?;
+        writeln!(f, "{}", row("received by the clients", received.cast_signed(), ""))?;
+        writeln!(f, "{}", row("dropped by the kernel", kernel_dropped.cast_signed(), &kernel))?;
+        writeln!(f, "{}", row("to sockets that were closed by then", *to_closed, "(left, moved, vanished)"))?;
+        writeln!(f, "{}", row("unexplained", rest, ""))?;
         writeln!(f, "To the server, in datagrams of one message each:")?;
         let Upstream { sent, flooded, received, challenged, ignored, unknown_lost, kernel_drops } = upstream;
-        writeln!(f, "{}", row("sent by the clients", sent.cast_signed()))?;
+        writeln!(f, "{}", row("sent by the clients", sent.cast_signed(), ""))?;
         if *flooded > 0 {
-            writeln!(f, "{}", row("sent by the flood", flooded.cast_signed()))?;
+            writeln!(f, "{}", row("sent by the flood", flooded.cast_signed(), ""))?;
         }
-        writeln!(f, "{}", row("received by the server", received.cast_signed()))?;
-        writeln!(f, "{}  (greetings, answered with a cookie to echo)", row("challenged", challenged.cast_signed()))?;
+        writeln!(f, "{}", row("received by the server", received.cast_signed(), ""))?;
+        writeln!(f, "{}", row("challenged", challenged.cast_signed(), "(greetings, answered with a cookie to echo)"))?;
         if ignored + unknown_lost > 0 {
-            writeln!(f, "{}  (greetings, too many for one tick)", row("ignored", ignored.cast_signed()))?;
+            writeln!(f, "{}", row("ignored", ignored.cast_signed(), "(greetings, too many for one tick)"))?;
             writeln!(
                 f,
-                "{}  (no room for so many strangers)",
-                row("dropped by the engine", unknown_lost.cast_signed())
+                "{}",
+                row("dropped by the engine", unknown_lost.cast_signed(), "(no room for so many strangers)")
             )?;
         }
-        writeln!(f, "{}", row("dropped by the kernel", kernel_drops.cast_signed()))?;
-        writeln!(f, "{}", row("unexplained", upstream.unexplained()))
+        writeln!(f, "{}", row("dropped by the kernel", kernel_drops.cast_signed(), ""))?;
+        writeln!(f, "{}", row("unexplained", upstream.unexplained(), ""))
     }
 
     /// Whether the server was in time, and if not, who was busy.
@@ -181,16 +171,9 @@ impl Summary<'_> {
             thousands(*late),
             if *late == 0 { "" } else { ": this machine is too slow for this arena" },
         )?;
-        let processors = |busy: Duration| busy.as_secs_f64() / length.as_secs_f64();
-        let clients = Duration::from_millis(self.evidence.crowd.of("cpu_ms"));
         if let Some(server) = cpu {
-            let there = std::thread::available_parallelism().map_or(1, usize::from);
-            writeln!(
-                f,
-                "Busy processors: {:.2} with the server, {:.2} with the clients, of {there}",
-                processors(*server),
-                processors(clients),
-            )?;
+            let clients = Duration::from_millis(self.evidence.crowd.of("cpu_ms"));
+            writeln!(f, "{}", busy_processors(*server, clients, *length))?;
         }
         let looks = Duration::from_micros(self.evidence.crowd.of("looks_longest_us"));
         writeln!(f, "The clients looked at their sockets at least every {} µs", micros(looks))?;
@@ -226,23 +209,30 @@ impl Summary<'_> {
             format!("{} sources in turn, by a pool of sockets, as raw ones are not permitted", thousands(sources))
         };
         writeln!(f, "The flood: forged greetings, {means}")?;
-        let row = |name: &str, number: u64, remark: &str| format!("  {name:<38} {:>13}  {remark}", thousands(number));
         let remark = format!("({} a second of {} asked for)", thousands(rate), thousands(self.options.flood.into()));
-        writeln!(f, "{}", row("greetings sent", *flooded, &remark))?;
-        writeln!(f, "{}", row("challenges sent by the server", *challenged, "(the clients' own included)").trim_end())?;
-        writeln!(f, "{}", row("greetings ignored", *ignored, "(too many for one tick)"))?;
+        writeln!(f, "{}", row("greetings sent", flooded.cast_signed(), &remark))?;
         writeln!(
             f,
             "{}",
-            row("dropped by the kernel", *kernel_drops, "(at the server's socket, the clients' included)")
+            row("challenges sent by the server", challenged.cast_signed(), "(the clients' own included)")
+        )?;
+        writeln!(f, "{}", row("greetings ignored", ignored.cast_signed(), "(too many for one tick)"))?;
+        writeln!(
+            f,
+            "{}",
+            row("dropped by the kernel", kernel_drops.cast_signed(), "(at the server's socket, the clients' included)")
         )?;
         let (bytes_in, bytes_out) = (flooded * HELLO_BYTES as u64, challenged * CHALLENGE_BYTES as u64);
-        writeln!(f, "{}", row("bytes from strangers", bytes_in, "").trim_end())?;
+        writeln!(f, "{}", row("bytes from strangers", bytes_in.cast_signed(), ""))?;
         let share = bytes_out as f64 * 100.0 / bytes_in.max(1) as f64;
-        writeln!(f, "{}", row("bytes to strangers", bytes_out, &format!("(at most; {share:.2} % of theirs)")))?;
+        writeln!(
+            f,
+            "{}",
+            row("bytes to strangers", bytes_out.cast_signed(), &format!("(at most; {share:.2} % of theirs)"))
+        )?;
         let admitted = self.evidence.admitted.len() as u64;
-        writeln!(f, "{}", row("addresses admitted", admitted, "").trim_end())?;
-        writeln!(f, "{}\n", row("of them not the clients'", self.verdict.strangers, "").trim_end())
+        writeln!(f, "{}", row("addresses admitted", admitted.cast_signed(), ""))?;
+        writeln!(f, "{}\n", row("of them not the clients'", self.verdict.strangers.cast_signed(), ""))
     }
 
     /// The same as one JSON object.
@@ -296,6 +286,3 @@ impl Summary<'_> {
         )
     }
 }
-
-/// Further differences are only counted.
-const DEFECTS_SHOWN_MAX: usize = 12;

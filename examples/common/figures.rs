@@ -80,6 +80,32 @@ pub(crate) fn counted(number: usize, noun: &str) -> String {
     format!("{} {noun}{plural}", thousands(number as u64))
 }
 
+/// One line of a table: a name, a number, and a remark if there is any.
+pub(crate) fn row(name: &str, number: i64, remark: &str) -> String {
+    let sign = if number < 0 { "-" } else { "" };
+    let number = sign.to_owned() + &thousands(number.unsigned_abs());
+    format!("  {name:<38} {number:>13}  {remark}").trim_end().to_owned()
+}
+
+/// How many processors either process kept busy, on average over `length`.
+pub(crate) fn busy_processors(server: Duration, clients: Duration, length: Duration) -> String {
+    let processors = |busy: Duration| busy.as_secs_f64() / length.as_secs_f64();
+    let there = std::thread::available_parallelism().map_or(1, usize::from);
+    let (server, clients) = (processors(server), processors(clients));
+    format!("Busy processors: {server:.2} with the server, {clients:.2} with the clients, of {there}")
+}
+
+/// Defects, a line each; of many only the first ones.
+pub(crate) fn write_defects(f: &mut fmt::Formatter<'_>, defects: &[impl Display]) -> fmt::Result {
+    for defect in defects.iter().take(DEFECTS_SHOWN_MAX) {
+        write!(f, "\n  {defect}")?;
+    }
+    match defects.len().saturating_sub(DEFECTS_SHOWN_MAX) {
+        0 => Ok(()),
+        more => write!(f, "\n  and {}", counted(more, "more difference")),
+    }
+}
+
 /// Prints a line. Who closes our output does not want the rest: the program ends, and the second process with it.
 pub(crate) fn say(line: impl Display) {
     let mut output = std::io::stdout().lock();
@@ -107,6 +133,9 @@ const fn upper_end(index: usize) -> u64 {
     let base = index % STEPS + STEPS;
     (base << shift) + ((1 << shift) - 1)
 }
+
+/// Further defects are only counted.
+const DEFECTS_SHOWN_MAX: usize = 12;
 
 const STEPS: u64 = 32;
 const BUCKETS: usize = bucket(u64::MAX) + 1;

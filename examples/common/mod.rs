@@ -2,9 +2,11 @@
 
 pub(crate) mod args;
 pub(crate) mod child;
+pub(crate) mod clients;
 pub(crate) mod counts;
 pub(crate) mod figures;
 pub(crate) mod kernel;
 pub(crate) mod looks;
 pub(crate) mod pace;
+pub(crate) mod program;
 pub(crate) mod seconds;

@@ -31,35 +31,31 @@ use std::process::ExitCode;
 
 use common::args::{Args, UsageError};
 use common::figures::say;
+use common::program::{Failure, status};
 use options::{Command, HELP, Options, SECONDS};
 use recording::{KEPT_DATAGRAMS_MAX, Recording};
-use session::Failure;
 use summary::Summary;
 
 fn main() -> ExitCode {
-    match Args::of_process().and_then(|mut args| options::parse(&mut args)) {
-        Ok(Command::Help) => {
-            say(HELP);
-            ExitCode::SUCCESS
+    status(PROGRAM, run())
+}
+
+fn run() -> Result<ExitCode, Failure> {
+    match options::parse(&mut Args::of_process()?)? {
+        Command::Help => say(HELP),
+        Command::Crowd(options, server) => {
+            crowd::run(&options, server).map_err(|error| Failure::Other(format!("the clients: {error}")))?;
         }
-        Ok(Command::Crowd(options, server)) => match crowd::run(&options, server) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&format!("the clients: {error}")),
-        },
-        Ok(Command::Serve(options)) => match play(&options) {
-            Ok(status) => status,
-            Err(Failure::Usage(error)) => error.report(PROGRAM),
-            Err(Failure::Other(text)) => fail(&text),
-        },
-        Err(error) => error.report(PROGRAM),
+        Command::Serve(options) => return play(&options),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Looks how many copies are served in time, if there are to be several, and then plays as many as were asked for. Late
 /// ticks are told; only books that do not agree are a failure.
 fn play(options: &Options) -> Result<ExitCode, Failure> {
-    let recording = Recording::open(&options.file, KEPT_DATAGRAMS_MAX)
-        .map_err(|error| Failure::Usage(UsageError(error.to_string())))?;
+    let recording =
+        Recording::open(&options.file, KEPT_DATAGRAMS_MAX).map_err(|error| UsageError(error.to_string()))?;
     session::allow(&recording, options.matches)?;
     let whole = recording.length_us as f64 / 1e6 / options.speed;
     let is_searched = options.searches && options.matches > 1;
@@ -73,11 +69,6 @@ fn play(options: &Options) -> Result<ExitCode, Failure> {
     is_whole &= outcome.verdict.is_whole();
     say(Summary { outcome: &outcome });
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn fail(text: &str) -> ExitCode {
-    eprintln!("{PROGRAM}: {text}");
-    ExitCode::FAILURE
 }
 
 const PROGRAM: &str = "replay";

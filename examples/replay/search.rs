@@ -3,9 +3,10 @@
 use std::fmt::{self, Display};
 
 use crate::common::figures::{counted, micros, say, thousands};
+use crate::common::program::Failure;
 use crate::options::Options;
 use crate::recording::Recording;
-use crate::session::{Failure, Outcome, play};
+use crate::session::{Outcome, play};
 use crate::summary::BEHIND_WORTH_TELLING;
 
 /// Searches up to as many copies as were asked for, and tells. Answers whether the books of all runs agree.

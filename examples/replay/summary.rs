@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tickcast::{DropReason, TickReport};
 
-use crate::common::figures::{counted, micros, thousands};
+use crate::common::figures::{busy_processors, counted, micros, row, thousands, write_defects};
 use crate::common::seconds::{Second, Seconds};
 use crate::options::Options;
 use crate::recording::Recording;
@@ -102,14 +102,8 @@ impl Display for Summary<'_> {
             thousands(*ticks)
         )?;
         if let Some(cpu) = cpu {
-            let processors = |busy: Duration| busy.as_secs_f64() / length.as_secs_f64();
-            let clients = processors(Duration::from_millis(counts.of("cpu_ms")));
-            let there = std::thread::available_parallelism().map_or(1, usize::from);
-            writeln!(
-                f,
-                "Busy processors: {:.2} with the server, {clients:.2} with the clients, of {there}",
-                processors(*cpu)
-            )?;
+            let clients = Duration::from_millis(counts.of("cpu_ms"));
+            writeln!(f, "{}", busy_processors(*cpu, clients, *length))?;
         }
         let delay = |name| micros(Duration::from_nanos(counts.of(name)));
         let looks = micros(Duration::from_micros(counts.of("looks_longest_us")));
@@ -133,13 +127,7 @@ impl Display for Summary<'_> {
             return write!(f, "\nEvery recorded message is accounted for.");
         }
         write!(f, "\nNOT every recorded message is accounted for:")?;
-        for defect in verdict.defects.iter().take(SHOWN_MAX) {
-            write!(f, "\n  {defect}")?;
-        }
-        match verdict.defects.len().saturating_sub(SHOWN_MAX) {
-            0 => Ok(()),
-            more => write!(f, "\n  and {}", counted(more, "more difference")),
-        }
+        write_defects(f, &verdict.defects)
     }
 }
 
@@ -200,11 +188,7 @@ fn write_degradation(f: &mut fmt::Formatter<'_>, Outcome { server, played, .. }:
 
 fn write_way(f: &mut fmt::Formatter<'_>, title: &str, way: &Way) -> fmt::Result {
     writeln!(f, "{title}")?;
-    let mut row = |name: &str, number: i64, remark: &str| {
-        let sign = if number < 0 { "-" } else { "" };
-        let number = sign.to_owned() + &thousands(number.unsigned_abs());
-        writeln!(f, "{}", format!("  {name:<38} {number:>13}  {remark}").trim_end())
-    };
+    let mut row = |name, number, remark: &str| writeln!(f, "{}", row(name, number, remark));
     row("recorded in the played window", way.recorded.cast_signed(), "")?;
     row("arrived", way.arrived.cast_signed(), "")?;
     if way.refused > 0 {
@@ -222,7 +206,7 @@ fn write_way(f: &mut fmt::Formatter<'_>, title: &str, way: &Way) -> fmt::Result 
     row("unexplained", way.unexplained(), "")
 }
 
-/// More lines of one kind are only counted.
+/// More recipients are only counted.
 const SHOWN_MAX: usize = 12;
 
 /// A client process that is further behind is what limits the run.
