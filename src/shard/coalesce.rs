@@ -114,24 +114,22 @@ impl Bodies {
             if whole {
                 self.arena.extend_from_slice(&planned.header);
             }
-            match body.copy {
-                Some((from, to)) if whole => self.arena.extend_from_within(from as usize..to as usize),
-                Some(_) => {}
-                None => {
-                    let from = self.arena.len();
-                    let queue = &table.endpoints[body.slot as usize].queue;
-                    for leg in queue.range(body.skip as usize..(body.skip + body.legs) as usize) {
-                        self.arena.extend_from_slice(messages.record(leg.message));
-                        self.arena.extend_from_slice(&messages.message(leg.message).payload);
-                    }
-                    body.copy = Some((from as u32, self.arena.len() as u32));
+            let (from, to) = if let Some((from, to)) = body.copy {
+                if whole {
+                    self.arena.extend_from_within(from as usize..to as usize);
                 }
-            }
-            planned.place = match body.copy {
-                _ if whole => Place::Whole(begin as u32, self.arena.len() as u32),
-                Some((from, to)) => Place::Shared(from, to),
-                None => Place::Scattered,
+                (from, to)
+            } else {
+                let from = self.arena.len();
+                let queue = &table.endpoints[body.slot as usize].queue;
+                for leg in queue.range(body.skip as usize..(body.skip + body.legs) as usize) {
+                    self.arena.extend_from_slice(messages.record(leg.message));
+                    self.arena.extend_from_slice(&messages.message(leg.message).payload);
+                }
+                *body.copy.insert((from as u32, self.arena.len() as u32))
             };
+            planned.place =
+                if whole { Place::Whole(begin as u32, self.arena.len() as u32) } else { Place::Shared(from, to) };
         }
     }
 
@@ -207,33 +205,38 @@ pub(super) fn gather<'a>(
     ends: &mut Vec<usize>,
 ) {
     for planned in plan {
-        let queue = &table.endpoints[planned.slot as usize].queue;
         match planned.place {
-            Place::Whole(from, to) => {
-                parts.push(IoSlice::new(bodies.bytes(from, to)));
-                ends.push(parts.len());
-                continue;
-            }
+            Place::Whole(from, to) => parts.push(IoSlice::new(bodies.bytes(from, to))),
             Place::Shared(from, to) => {
-                parts.push(IoSlice::new(&planned.header));
-                parts.push(IoSlice::new(bodies.bytes(from, to)));
-                ends.push(parts.len());
-                continue;
+                parts.extend([IoSlice::new(&planned.header), IoSlice::new(bodies.bytes(from, to))]);
             }
-            Place::Scattered if shape.framing == Framing::Framed => parts.push(IoSlice::new(&planned.header)),
-            Place::Scattered => {}
-        }
-        let from = planned.skip as usize;
-        for leg in queue.range(from..from + planned.legs as usize) {
-            if shape.framing == Framing::Framed {
-                parts.push(IoSlice::new(messages.record(leg.message)));
-            }
-            let payload = &messages.message(leg.message).payload;
-            if !payload.is_empty() {
-                parts.push(IoSlice::new(payload));
-            }
+            Place::Scattered => scatter(planned, table, messages, shape.framing, parts),
         }
         ends.push(parts.len());
+    }
+}
+
+/// Gathers the parts of a datagram where they lie.
+fn scatter<'a>(
+    planned: &'a Planned,
+    table: &'a Table,
+    messages: &'a Messages,
+    framing: Framing,
+    parts: &mut Vec<IoSlice<'a>>,
+) {
+    let framed = framing == Framing::Framed;
+    if framed {
+        parts.push(IoSlice::new(&planned.header));
+    }
+    let (queue, from) = (&table.endpoints[planned.slot as usize].queue, planned.skip as usize);
+    for leg in queue.range(from..from + planned.legs as usize) {
+        if framed {
+            parts.push(IoSlice::new(messages.record(leg.message)));
+        }
+        let payload = &messages.message(leg.message).payload;
+        if !payload.is_empty() {
+            parts.push(IoSlice::new(payload));
+        }
     }
 }
 

@@ -6,13 +6,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use foldhash::quality::SeedableRandomState;
+use tickcast_components::handoff::PATH_REPORTS_MAX;
 use tickcast_components::{
-    Batch, BatchEntry, CloseUnwritten, DropReason, EndpointReport, EndpointReportKind, LegOutcome, Outcome, Overflow,
-    PathError, PathReport, Returned, ShardLimits, ShardOp, ShardReport, Slot, StopCause, Timestamp,
+    Batch, BatchEntry, BatchMessage, CloseUnwritten, DropReason, EndpointReport, EndpointReportKind, LegOutcome,
+    Outcome, Overflow, PathError, PathReport, Returned, ShardLimits, ShardOp, ShardReport, Slot, StopCause, Timestamp,
 };
 use tickcast_systems::overflow::{Admission, QueueLimits, admit};
-
-use tickcast_components::handoff::PATH_REPORTS_MAX;
 
 use super::coalesce::{Bodies, Planned, Shape};
 use super::known::KnownAddrs;
@@ -219,9 +218,8 @@ impl ShardCore {
     /// What is the same for all recipients of a message that nothing can become of but to wait its turn, room given.
     fn simple(&self, number: u32) -> Option<Simple> {
         let message = self.messages.message(number);
-        let leg = QueuedLeg { message: number, bytes: message.payload.len() as u32, place: message.order };
         let replaces = matches!(message.overflow, Overflow::KeepLatest { .. });
-        (message.deadline == Timestamp::NEVER).then_some(Simple { leg, replaces })
+        (message.deadline == Timestamp::NEVER).then(|| Simple { leg: self.messages.leg(number), replaces })
     }
 
     /// Puts a leg into a queue that has room for it, at a third of the cost of [`Self::push`]; answers whether it did.
@@ -238,10 +236,7 @@ impl ShardCore {
         }
         endpoint.queue.push_back(leg);
         endpoint.bytes = bytes;
-        if !endpoint.listed && !endpoint.blocked {
-            endpoint.listed = true;
-            self.ready.push(slot);
-        }
+        self.list(slot);
         self.held += 1;
         self.messages.retain(leg.message);
         true
@@ -251,10 +246,8 @@ impl ShardCore {
     /// batch's, and its turn comes again.
     fn push(&mut self, slot: Slot, number: u32, io: &mut impl TransportShard, now: Timestamp) {
         let limits = QueueLimits { legs: self.limits.endpoint_legs_max, bytes: self.limits.endpoint_bytes_max as u64 };
-        let (bytes, place, overflow, deadline) = {
-            let message = self.messages.message(number);
-            (message.payload.len() as u32, message.order, message.overflow, message.deadline)
-        };
+        let leg @ QueuedLeg { bytes, .. } = self.messages.leg(number);
+        let &BatchMessage { overflow, deadline, .. } = self.messages.message(number);
         let state = self.table.get(slot).map_or(State::Closed, |endpoint| endpoint.state);
         let wants_room = self.table.get(slot).is_some_and(|endpoint| {
             let full = endpoint.queue.len() >= limits.legs || endpoint.bytes + u64::from(bytes) > limits.bytes;
@@ -266,7 +259,6 @@ impl ShardCore {
         }
         self.held += 1;
         self.messages.retain(number);
-        let leg = QueuedLeg { message: number, bytes, place };
         match state {
             State::Open if deadline <= now => return self.settle(slot, leg, Outcome::Dropped(DropReason::Expired)),
             State::Open => self.expire(now),
@@ -303,8 +295,14 @@ impl ShardCore {
             endpoint.queue.push_back(leg);
             endpoint.bytes += u64::from(bytes);
         }
+        self.list(slot);
+    }
+
+    /// Puts an endpoint on the list of those with something to send, unless it has nothing, is there, or has to wait.
+    #[inline]
+    fn list(&mut self, slot: Slot) {
         let endpoint = &mut self.table.endpoints[slot as usize];
-        if !endpoint.listed && !endpoint.blocked {
+        if !endpoint.listed && !endpoint.blocked && !endpoint.queue.is_empty() {
             endpoint.listed = true;
             self.ready.push(slot);
         }
@@ -433,9 +431,7 @@ impl ShardCore {
         let Some(endpoint) = self.table.endpoints.get_mut(slot as usize) else { return };
         endpoint.blocked = false;
         self.blocked.retain(|&other| other != slot);
-        if !endpoint.queue.is_empty() && !std::mem::replace(&mut endpoint.listed, true) {
-            self.ready.push(slot);
-        }
+        self.list(slot);
     }
 
     /// Enters legs that have ended into the books.
@@ -575,8 +571,7 @@ impl ShardCore {
     /// Ends a leg that never got into a queue.
     fn end_unqueued(&mut self, slot: Slot, message: u32, reason: DropReason) {
         let number = self.intake.numbers[message as usize];
-        let message = self.messages.message(number);
-        let leg = QueuedLeg { message: number, bytes: message.payload.len() as u32, place: message.order };
+        let leg = self.messages.leg(number);
         self.held += 1;
         self.messages.retain(number);
         self.settle(slot, leg, Outcome::Dropped(reason));

@@ -102,6 +102,12 @@ impl Messages {
         self.list[number as usize].message.as_ref().expect("a queued leg keeps its message")
     }
 
+    /// A leg of a message, to be queued in the message's own place.
+    pub(super) fn leg(&self, number: u32) -> QueuedLeg {
+        let message = self.message(number);
+        QueuedLeg { message: number, bytes: message.payload.len() as u32, place: message.order }
+    }
+
     /// The encoded record header.
     pub(super) fn record(&self, number: u32) -> &[u8; RECORD_HEADER_BYTES] {
         &self.list[number as usize].record

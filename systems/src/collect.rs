@@ -381,7 +381,6 @@ fn path_error<P: PeerId>(addr: SocketAddr, error: PathError, count: u32, legs: &
     if endpoints.is_empty() && !senders.registry.bare.contains_key(&addr) {
         return;
     }
-    let peer_of = |senders: &Senders<P>, endpoint| senders.endpoints.get(endpoint).ok().map(|(.., of)| of.0);
     let peer = senders.peer_at(addr).and_then(|peer| legs.key(peer));
     legs.event(Event::PathError { peer, addr, error, count });
     let cause = match error {
@@ -393,7 +392,8 @@ fn path_error<P: PeerId>(addr: SocketAddr, error: PathError, count: u32, legs: &
         return;
     }
     for endpoint in endpoints {
-        let other = peer_of(senders, endpoint).and_then(|peer| senders.working(peer, Some(endpoint)));
+        let peer = senders.endpoints.get(endpoint).ok().map(|(.., of)| of.0);
+        let other = peer.and_then(|peer| senders.working(peer, Some(endpoint)));
         if other.is_some_and(|other| senders.is_usable(other)) {
             senders.stopped(legs, endpoint, cause);
         }

@@ -138,10 +138,7 @@ impl ShardCore {
         if planned.legs <= 1 {
             self.end_planned(planned, Outcome::Dropped(DropReason::TooLarge));
         }
-        let endpoint = &mut self.table.endpoints[planned.slot as usize];
-        if !endpoint.queue.is_empty() && !std::mem::replace(&mut endpoint.listed, true) {
-            self.ready.push(planned.slot);
-        }
+        self.list(planned.slot);
     }
 
     fn answer_credits(&mut self) {
