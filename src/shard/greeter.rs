@@ -41,8 +41,6 @@ pub(crate) struct Greeter {
     tick: Option<u64>,
     /// How many greetings without a cookie this tick still takes.
     unverified_left: usize,
-    /// How many it takes with one.
-    verified_max: usize,
     /// Those that have greeted with one in this tick: again in the same tick is a repetition, or a replay.
     verified: HashSet<SocketAddr, SeedableRandomState>,
     answers: Vec<(SocketAddr, [u8; CHALLENGE_BYTES])>,
@@ -66,7 +64,6 @@ impl Greeter {
             connected,
             tick: None,
             unverified_left: 0,
-            verified_max: 0,
             verified: HashSet::with_hasher(hash),
             answers: Vec::new(),
             arrays: Arrays::default(),
@@ -78,7 +75,6 @@ impl Greeter {
         if self.tick != Some(tick) {
             self.tick = Some(tick);
             self.unverified_left = limits.hellos_per_tick_max;
-            self.verified_max = limits.hellos_per_tick_max;
             self.verified.clear();
         }
     }
@@ -88,21 +84,21 @@ impl Greeter {
         &mut self,
         from: SocketAddr,
         header: &DatagramHeader,
-        policy: HelloPolicy,
+        limits: &ShardLimits,
         now: Timestamp,
     ) -> Greeting {
         let echoed = header.cookie.as_ref();
         let time = now.after(self.time_ahead);
         if self.connected || echoed.is_some_and(|cookie| self.cookies.verify(from, header.epoch, cookie, time).is_ok())
         {
-            let first = self.verified.len() < self.verified_max && self.verified.insert(from);
+            let first = self.verified.len() < limits.hellos_per_tick_max && self.verified.insert(from);
             return if first { Greeting::Heard { verified: true } } else { Greeting::Ignored };
         }
         if self.unverified_left == 0 {
             return Greeting::Ignored;
         }
         self.unverified_left -= 1;
-        match policy {
+        match limits.hellos {
             HelloPolicy::Challenge => {
                 self.challenge(from, header.epoch, now);
                 Greeting::Answered

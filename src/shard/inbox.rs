@@ -111,7 +111,7 @@ impl Sink<'_> {
 
     fn take_hello(&mut self, from: SocketAddr, decoded: &Decoded<'_>) {
         let header = &decoded.header;
-        match self.greeter.judge(from, header, self.limits.hellos, self.now) {
+        match self.greeter.judge(from, header, &self.limits, self.now) {
             Greeting::Heard { verified } => {
                 let kind = InboundKind::Hello { verified, epoch: header.epoch };
                 for record in decoded.records() {
