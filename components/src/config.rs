@@ -152,7 +152,7 @@ impl Default for NetworkConfig {
         Self {
             ingress_messages_max: 65_536,
             ingress_bytes_max: 64 << 20,
-            message_bytes_max: 65_507,
+            message_bytes_max: UDP_PAYLOAD_MAX,
             datagram_bytes_max: 1200,
             parked_legs_max: 256,
             parked_bytes_max: 256 << 10,

@@ -5,6 +5,7 @@
 use std::ops::BitOr;
 
 use tickcast_components::Label;
+use tickcast_components::config::UDP_PAYLOAD_MAX;
 
 /// The version that is spoken: byte 0 of every datagram.
 pub const VERSION: u8 = 1;
@@ -25,7 +26,7 @@ pub const CHALLENGE_BYTES: usize = DATAGRAM_HEADER_BYTES + COOKIE_BYTES;
 pub const RECORD_HEADER_BYTES: usize = 12;
 
 /// The largest datagram: what UDP over IPv4 can carry.
-pub const DATAGRAM_BYTES_MAX: usize = 65_507;
+pub const DATAGRAM_BYTES_MAX: usize = UDP_PAYLOAD_MAX;
 
 /// The largest payload, in bytes: alone in a datagram without a block.
 pub const FRAMED_PAYLOAD_MAX: usize = DATAGRAM_BYTES_MAX - DATAGRAM_HEADER_BYTES - RECORD_HEADER_BYTES;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tickcast_components::Slot;
+use tickcast_components::config::UDP_PAYLOAD_MAX;
 
 use super::super::{Capabilities, ReceiveSink, SenderEvent, Transmit, Transport, TransportShard, Verdict, Writable};
 use super::hub::Source;
@@ -162,4 +163,4 @@ impl TransportShard for MemoryShard {
 }
 
 /// What fits a UDP datagram over IPv4.
-const TRANSMIT_BYTES_MAX_DEFAULT: usize = 65_507;
+const TRANSMIT_BYTES_MAX_DEFAULT: usize = UDP_PAYLOAD_MAX;

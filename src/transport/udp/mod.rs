@@ -17,6 +17,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::task::{Context, Poll};
 
+use tickcast_components::config::UDP_PAYLOAD_MAX;
 use tickcast_components::{Slot, canonical};
 
 use super::{Capabilities, ReceiveSink, SenderEvent, Transmit, Transport, TransportShard, Verdict, Writable};
@@ -375,7 +376,7 @@ fn covered(local: SocketAddr, only_v6: bool) -> Vec<SocketAddr> {
 }
 
 /// The largest payload of a UDP datagram over IPv4: 65,535 less 20 bytes of IP and 8 of UDP header.
-const TRANSMIT_BYTES_MAX: usize = 65_507;
+const TRANSMIT_BYTES_MAX: usize = UDP_PAYLOAD_MAX;
 
 /// Asked for in both directions. A 60 Hz tick of 1,000 peers with 1,200 bytes each is 1.2 MB of payload, and the kernel
 /// charges its own overhead to the same buffer.
