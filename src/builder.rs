@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant, SystemTime};
 
+use atomic_waker::AtomicWaker;
 use bevy_ecs::prelude::*;
 use crossbeam_queue::ArrayQueue;
 use foldhash::quality::SeedableRandomState;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use crate::directory::{PeerMap, directory};
 use crate::engine::{Engine, IoRuntime, limits};
 use crate::framing::{Cookies, DATAGRAM_HEADER_BYTES, Framing, RECORD_HEADER_BYTES};
+use crate::pace::{Pace, tell};
 use crate::profile::Profile;
 use crate::shard::{Greeter, KnownAddrs, ShardCore, ShardTask, spawn};
 use crate::tickcast::Tickcast;
@@ -287,10 +289,10 @@ impl<P: PeerId> Builder<P> {
             Framing::Framed => DATAGRAM_HEADER_BYTES + RECORD_HEADER_BYTES,
             Framing::Raw => 0,
         };
-        // A record's length is 16 bits wide.
-        let widest = if self.framing == Framing::Framed { usize::from(u16::MAX) } else { usize::MAX };
-        let transport_bytes_max = capabilities.transmit_bytes_max.saturating_sub(overhead).min(widest);
+        // Lengths are 32 bits wide in the shards' queues.
+        let transport_bytes_max = capabilities.transmit_bytes_max.min(u32::MAX as usize).saturating_sub(overhead);
         let epoch = self.epoch.unwrap_or_else(|| (random() as u32).max(1));
+        let frame = Arc::new(AtomicWaker::new());
         let port = Arc::new(IngressPort {
             queue: ArrayQueue::new(self.config.ingress_messages_max),
             bytes: AtomicU64::new(0),
@@ -302,6 +304,10 @@ impl<P: PeerId> Builder<P> {
             closed: AtomicBool::new(false),
             local_id: self.local_id,
             local_addrs: transport.local_addrs(),
+            reliable: capabilities.reliable,
+            empty: capabilities.empty || self.framing == Framing::Framed,
+            acks: self.framing == Framing::Framed,
+            frame: Arc::clone(&frame),
             ipv4: capabilities.ipv4,
             ipv6: capabilities.ipv6,
         });
@@ -309,10 +315,11 @@ impl<P: PeerId> Builder<P> {
         let stopwatch = self.stopwatch.unwrap_or_else(monotonic);
         let ports: Vec<Arc<ShardPort>> = ios
             .iter()
-            .map(|_| Arc::new(ShardPort::new(self.config.inbound_queue_max, self.config.unknown_queue_max)))
+            .map(|_| ShardPort::new(self.config.inbound_queue_max, self.config.unknown_queue_max, Arc::clone(&frame)))
+            .map(Arc::new)
             .collect();
         let mut tasks = Vec::new();
-        let known = (self.shards > 1).then(|| KnownAddrs::new(hash.clone()));
+        let mut known = if self.shards > 1 { KnownAddrs::new(&hash, &ports) } else { Vec::new() }.into_iter();
         for (io, port) in ios.into_iter().zip(&ports) {
             let core = ShardCore::new(
                 self.framing,
@@ -320,15 +327,18 @@ impl<P: PeerId> Builder<P> {
                 capabilities.connected,
                 limits(&self.config, capabilities.transmit_bytes_max),
                 hash.clone(),
-                known.clone(),
+                known.next(),
             );
             let greeter = greeter(self.cookie_secret, origin, capabilities.connected, hash.clone());
             let greeter = greeter.map_err(BuildError::Runtime)?;
             let task = in_runtime(|| ShardTask::new(core, io, Arc::clone(port), greeter, self.framing, origin))?;
             spawn(runtime.handle(), task);
         }
-        let (directory, directory_handle, follow) = directory(self.directory_watch, &hash);
+        let (directory, directory_handle, follow) = directory(self.directory_watch, &hash, &frame);
         tasks.extend(follow.map(|follow| runtime.handle().spawn(follow)));
+        let (config, shutdown) = (self.config_watch.clone(), self.shutdown_watch.clone());
+        tasks.extend(config.map(|config| runtime.handle().spawn(tell(config, Arc::clone(&frame)))));
+        tasks.extend(shutdown.map(|shutdown| runtime.handle().spawn(tell(shutdown, Arc::clone(&frame)))));
         drop(context);
         let cells = Arc::new(schedule::TimingCells::default());
         let schedule = schedule::schedule::<P>(&cells, &stopwatch, self.strict);
@@ -340,6 +350,7 @@ impl<P: PeerId> Builder<P> {
                 origin,
                 seed,
                 connected: capabilities.connected,
+                accepts: capabilities.accepts,
                 ingress: Arc::clone(&port),
                 shards: ports.clone(),
                 directory,
@@ -353,7 +364,8 @@ impl<P: PeerId> Builder<P> {
             port,
             shards: ports,
             tasks,
-            _runtime: runtime,
+            pace: Pace::default(),
+            runtime,
             config: self.config_watch,
             shutdown: self.shutdown_watch,
             directory: directory_handle,
@@ -424,6 +436,6 @@ fn greeter(
 }
 
 /// A number that no one can guess: what the standard library keys its maps with.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(0u8)
 }

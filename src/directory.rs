@@ -8,6 +8,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, RwLock};
 
+use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use foldhash::quality::SeedableRandomState;
 use thiserror::Error;
@@ -40,6 +41,7 @@ type Edits<P> = Arc<RwLock<hashbrown::HashMap<P, Vec<PeerData>, SeedableRandomSt
 pub struct DirectoryHandle<P: PeerId> {
     changes: Arc<ArrayQueue<DirectoryChange<P>>>,
     edits: Edits<P>,
+    frame: Arc<AtomicWaker>,
 }
 
 /// An edit was refused. Nothing has changed.
@@ -73,6 +75,7 @@ impl<P: PeerId> DirectoryHandle<P> {
         edit(&mut addrs);
         let change = DirectoryChange { peer: peer.clone(), source: Source::Edit, addrs: addrs.clone() };
         self.changes.push(change).map_err(|_| DirectoryError::Full)?;
+        self.frame.wake();
         if addrs.is_empty() {
             edits.remove(&peer);
         } else {
@@ -93,7 +96,7 @@ impl<P: PeerId> DirectoryHandle<P> {
 
 impl<P: PeerId> Clone for DirectoryHandle<P> {
     fn clone(&self) -> Self {
-        Self { changes: Arc::clone(&self.changes), edits: Arc::clone(&self.edits) }
+        Self { changes: Arc::clone(&self.changes), edits: Arc::clone(&self.edits), frame: Arc::clone(&self.frame) }
     }
 }
 
@@ -108,11 +111,12 @@ impl<P: PeerId> fmt::Debug for DirectoryHandle<P> {
 pub(crate) fn directory<P: PeerId>(
     map: Option<watch::Receiver<PeerMap<P>>>,
     hash: &SeedableRandomState,
+    frame: &Arc<AtomicWaker>,
 ) -> (Directory<P>, DirectoryHandle<P>, Option<impl Future<Output = ()> + Send + 'static>) {
     let changes = Arc::new(ArrayQueue::new(DIRECTORY_CHANGES_MAX));
     let edits: Edits<P> = Arc::new(RwLock::new(hashbrown::HashMap::with_hasher(hash.clone())));
     let room = Arc::new(Notify::new());
-    let handle = DirectoryHandle { changes: Arc::clone(&changes), edits: Arc::clone(&edits) };
+    let handle = DirectoryHandle { changes: Arc::clone(&changes), edits: Arc::clone(&edits), frame: Arc::clone(frame) };
     let watched = map.clone();
     let lookup = Box::new(move |peer: &P, found: &mut dyn FnMut(Source, Vec<PeerData>)| {
         if let Some(list) = watched.as_ref().and_then(|map| map.borrow().get(peer).cloned()) {
@@ -124,7 +128,7 @@ pub(crate) fn directory<P: PeerId>(
         }
     });
     let notify = Arc::clone(&room);
-    let task = map.map(|map| follow(map, Arc::clone(&changes), room, hash.clone()));
+    let task = map.map(|map| follow(map, Arc::clone(&changes), room, hash.clone(), Arc::clone(frame)));
     let directory = Directory { changes, room: Arc::new(move || notify.notify_one()), lookup };
     (directory, handle, task)
 }
@@ -135,6 +139,7 @@ async fn follow<P: PeerId>(
     changes: Arc<ArrayQueue<DirectoryChange<P>>>,
     room: Arc<Notify>,
     hash: SeedableRandomState,
+    frame: Arc<AtomicWaker>,
 ) {
     // What each peer was listed with, as a keyed fingerprint: the lists themselves need not be kept twice.
     let mut known: hashbrown::HashMap<P, u64, SeedableRandomState> = hashbrown::HashMap::with_hasher(hash.clone());
@@ -148,9 +153,11 @@ async fn follow<P: PeerId>(
         for mut change in found {
             while let Err(refused) = changes.push(change) {
                 change = refused;
+                frame.wake();
                 room.notified().await;
             }
         }
+        frame.wake();
         if map.changed().await.is_err() {
             return;
         }

@@ -15,7 +15,7 @@ use tickcast_components::{
     AddressError, Addressed, ConfigError, Event, IngressPort, Message, MessageId, NetworkConfig, PeerId, SelfPolicy,
     SendError, ShardLimits, ShardOp, ShardPort, Submission, TickReport, Timestamp,
 };
-use tickcast_systems::host::{self, Cancelled};
+use tickcast_systems::host::{self, Cancelled, RefuseError};
 use tickcast_systems::legs::Legs;
 use tickcast_systems::resources::{
     Books, HostQueues, Ingress, Latest, Now, Phase, Settings, Shards, Shutdown, Stopwatch,
@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 
 use crate::directory::DirectoryHandle;
 use crate::handle::SendHandle;
+use crate::pace::Pace;
 use crate::profile::Profile;
 
 /// One instance in a World. [`Tickcast`](crate::Tickcast) is an engine with a World of its own; a host that has one
@@ -39,8 +40,9 @@ pub struct Engine<P: PeerId> {
     pub(crate) port: Arc<IngressPort<P>>,
     pub(crate) shards: Vec<Arc<ShardPort>>,
     pub(crate) tasks: Vec<JoinHandle<()>>,
+    pub(crate) pace: Pace,
     /// Kept for as long as the tasks must run.
-    pub(crate) _runtime: IoRuntime,
+    pub(crate) runtime: IoRuntime,
     pub(crate) config: Option<watch::Receiver<NetworkConfig>>,
     pub(crate) shutdown: Option<watch::Receiver<bool>>,
     pub(crate) directory: DirectoryHandle<P>,
@@ -116,7 +118,7 @@ impl<P: PeerId> Engine<P> {
     ///
     /// If the engine's resources have been removed from the World.
     pub fn step_at(&mut self, world: &mut World, now: Instant) -> TickReport {
-        let at = Timestamp(0).after(now.saturating_duration_since(self.origin));
+        let at = self.timestamp(now);
         {
             let mut clock = world.resource_mut::<Now<P>>();
             clock.tick += 1;
@@ -141,6 +143,11 @@ impl<P: PeerId> Engine<P> {
         *report
     }
 
+    /// A moment of the clock, as the systems see it.
+    pub(crate) fn timestamp(&self, at: Instant) -> Timestamp {
+        Timestamp(0).after(at.saturating_duration_since(self.origin))
+    }
+
     /// Gives the frame's lane to the World, where the tick finds it.
     fn lend_lane(&mut self, world: &mut World) {
         let mut ingress = world.resource_mut::<Ingress<P>>();
@@ -154,13 +161,25 @@ impl<P: PeerId> Engine<P> {
         self.lane_bytes = ingress.bytes;
     }
 
+    /// A configuration that has not been seen yet. The last one of an owner that is gone counts, too.
+    fn changed_config(&mut self) -> Option<NetworkConfig> {
+        let watched = self.config.as_mut()?;
+        let changed = watched.has_changed();
+        if matches!(changed, Ok(false)) {
+            return None;
+        }
+        let value = watched.borrow_and_update();
+        let config = value.has_changed().then(|| value.clone());
+        drop(value);
+        if changed.is_err() {
+            self.config = None;
+        }
+        config
+    }
+
     /// Takes over what the watch channels say. A channel whose other side is gone says nothing any more.
     fn follow_watches(&mut self, world: &mut World) {
-        let changed = self
-            .config
-            .as_mut()
-            .and_then(|config| config.has_changed().unwrap_or(false).then(|| config.borrow_and_update().clone()));
-        if let Some(config) = changed
+        if let Some(config) = self.changed_config()
             && let Err(error) = self.apply_config(world, config)
         {
             let events_max = world.resource::<Settings<P>>().config.events_max;
@@ -204,6 +223,7 @@ impl<P: PeerId> Engine<P> {
     /// rest ends as `Dropped(Shutdown)`. Go on stepping until [`TickReport::stopped`].
     pub fn shutdown(&mut self, world: &mut World) {
         self.port.closed.store(true, Ordering::Relaxed);
+        self.catch_up(world);
         let until = world.resource::<Now<P>>().at.after(world.resource::<Settings<P>>().config.shutdown_timeout);
         let mut shutdown = world.resource_mut::<Shutdown<P>>();
         if shutdown.phase == Phase::Running {
@@ -257,6 +277,16 @@ impl<P: PeerId> Engine<P> {
         Ok(host::challenge::<P>(world, addr, epoch)?)
     }
 
+    /// Closes the connection that was accepted from an address and is nobody's; see
+    /// [`Tickcast::refuse`](crate::Tickcast::refuse).
+    ///
+    /// # Errors
+    ///
+    /// [`RefuseError`]; nothing has changed.
+    pub fn refuse(&mut self, world: &mut World, addr: SocketAddr) -> Result<(), RefuseError> {
+        host::refuse::<P>(world, addr)
+    }
+
     /// A handle for other threads and tasks.
     #[must_use]
     pub fn handle(&self) -> SendHandle<P> {
@@ -308,6 +338,8 @@ pub(crate) fn limits(config: &NetworkConfig, transmit_bytes_max: usize) -> Shard
         inbound_bytes_max: config.inbound_bytes_max,
         hellos: config.hellos,
         hellos_per_tick_max: config.hellos_per_tick_max,
+        connect_timeout: config.connect_timeout,
+        ack_timeout: config.ack_timeout,
     }
 }
 

@@ -9,7 +9,7 @@ use tickcast_components::{
     Addressed, ConfigError, Event, GroupId, Members, Message, MessageId, NetworkConfig, PeerId, Receipt, Received,
     SendError, Target, TickReport,
 };
-use tickcast_systems::host::{self, Cancelled, GroupError, PeerError};
+use tickcast_systems::host::{self, Cancelled, GroupError, PeerError, RefuseError};
 use tickcast_systems::resources::{HostQueues, Latest};
 use tickcast_systems::{Audit, audit};
 
@@ -154,16 +154,23 @@ impl<P: PeerId> Tickcast<P> {
     ///
     /// [`PeerError::TooManyPeers`].
     pub fn add_peer(&mut self, id: P) -> Result<Entity, PeerError> {
+        self.engine.catch_up(&mut self.world);
         host::add_peer(&mut self.world, id)
     }
 
     /// Admits an inbound sender as a peer at this address, beside whatever the directory lists for it. From now on its
     /// silence is watched. A source address proves nothing; whether it is who it says is the host's to know.
     ///
+    /// Over a transport that accepts connections the address is that of an [`Event::Connected`], which becomes the peer's, and
+    /// is never dialled. When the connection ends, the peer has no address any more: what it has not been sent waits, as far
+    /// as `parked_age_max` allows. Admitted again where it comes back from, it gets that first. A peer that does not come back
+    /// is removed after `peer_idle_timeout` for its silence, or by the host, and until then counts as admitted.
+    ///
     /// # Errors
     ///
     /// [`PeerError::Address`], [`PeerError::TooManyPeers`], [`PeerError::TooManyAdmitted`].
     pub fn admit(&mut self, id: P, addr: SocketAddr) -> Result<Entity, PeerError> {
+        self.engine.catch_up(&mut self.world);
         host::admit(&mut self.world, id, addr)
     }
 
@@ -177,16 +184,51 @@ impl<P: PeerId> Tickcast<P> {
         self.engine.challenge(&mut self.world, addr, epoch)
     }
 
+    /// Closes the connection that was accepted from `addr` and is nobody's, within a tick. That there is none is no error: it
+    /// may have ended by itself. Neither is that it is somebody's, which stays: [`Tickcast::remove`] ends that. Whoever is
+    /// refused may connect again, and is then heard of again.
+    ///
+    /// ```
+    /// use tickcast::{Event, PeerError, Tickcast};
+    ///
+    /// /// Admits whoever may come in, and refuses the others.
+    /// fn welcome(net: &mut Tickcast<String>, is_banned: impl Fn(&std::net::SocketAddr) -> bool) -> Result<(), PeerError> {
+    ///     let events: Vec<Event<String>> = net.events().collect();
+    ///     for event in events {
+    ///         let Event::Connected { addr, .. } = event else { continue };
+    ///         if is_banned(&addr) {
+    ///             net.refuse(addr).expect("who has connected was accepted");
+    ///         } else {
+    ///             net.admit(format!("guest {addr}"), addr)?;
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # use tickcast::transport::memory::MemoryNetwork;
+    /// # let transport = MemoryNetwork::new(1).transport("10.0.0.1:1".parse().unwrap());
+    /// # let mut net = Tickcast::builder().build(transport).unwrap();
+    /// # welcome(&mut net, |_| true).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`RefuseError`] where the transport accepts no connections; nothing has changed.
+    pub fn refuse(&mut self, addr: SocketAddr) -> Result<(), RefuseError> {
+        self.engine.refuse(&mut self.world, addr)
+    }
+
     /// Moves an admitted peer to another address. What waits for the old one follows.
     ///
     /// # Errors
     ///
     /// [`PeerError::UnknownPeer`], [`PeerError::NotAdmitted`], [`PeerError::Address`].
     pub fn readdress(&mut self, id: &P, addr: SocketAddr) -> Result<(), PeerError> {
+        self.engine.catch_up(&mut self.world);
         host::readdress(&mut self.world, id, addr)
     }
 
-    /// Removes a peer. Its legs end as `Dropped(PeerRemoved)` in the next tick; the same id later is a new peer.
+    /// Removes a peer. Its legs end as `Dropped(PeerRemoved)` in the next tick, and its connections are closed; the same id
+    /// later is a new peer.
     ///
     /// # Errors
     ///

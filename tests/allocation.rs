@@ -5,6 +5,7 @@
 use std::net::UdpSocket;
 
 use allocation_counter::measure;
+use tickcast::framing::{AckBlock, acknowledgement, decode};
 use tickcast::transport::memory::MemoryNetwork;
 use tickcast::transport::udp::Udp;
 use tickcast::{Bytes, GroupId, Message, NetworkConfig, Overflow, Target, Tickcast};
@@ -35,7 +36,7 @@ fn a_steady_tick_allocates_nothing_on_the_frame_thread() {
 }
 
 /// Goal: with frame and I/O on one thread, where both are counted, a warm engine sends over real sockets without an
-/// allocation: batches, queues, datagrams, system calls and reports all reuse what there is. On both paths.
+/// allocation: batches, queues, datagrams, system calls, acknowledgements and reports all reuse what there is. On both paths.
 #[test]
 fn a_steady_tick_allocates_nothing_on_the_io_side() {
     for portable in [false, true] {
@@ -63,16 +64,23 @@ fn a_steady_tick_allocates_nothing_on_the_io_side() {
                 net.send(Target::All, Message::new(large.clone())).unwrap();
             }
             for peer in 0..sockets.len() as u64 {
-                net.send(Target::Peer(peer), Message::new(small.clone())).unwrap();
+                let message = Message::new(small.clone());
+                net.send(Target::Peer(peer), if peer % 3 == 0 { message.ack() } else { message }).unwrap();
             }
             net.step();
             while net.report().legs.pending > 0 {
                 turns += 1;
                 io(&runtime);
                 net.step();
-            }
-            for socket in &sockets {
-                while socket.recv(buffer).is_ok() {}
+                for socket in &sockets {
+                    while let Ok((bytes, from)) = socket.recv_from(buffer) {
+                        let decoded = decode(&buffer[..bytes]).unwrap();
+                        if decoded.wants_ack() {
+                            let block = AckBlock { sequence: decoded.header.sequence, bits: 0 };
+                            socket.send_to(&acknowledgement(1, 1, block), from).unwrap();
+                        }
+                    }
+                }
             }
             turns
         };
@@ -85,7 +93,8 @@ fn a_steady_tick_allocates_nothing_on_the_io_side() {
         let mut turns = 0;
         let rounds = measure(|| turns = (0..500).map(|_| round(&mut net, &mut buffer)).sum::<u64>());
         assert_eq!(rounds.count_total, turns * entering, "portable: {portable}");
-        assert_eq!(net.report().legs.written - written, 500 * (4 * (10 + 20) + 20));
+        assert_eq!(net.report().legs.written - written, 500 * (4 * (10 + 20) + 13));
+        assert_eq!(net.report().legs.acked, 1_000 * 7);
     }
 }
 

@@ -54,8 +54,21 @@ pub struct NetworkConfig {
     pub idle_age_max: Duration,
     /// Directory changes applied in one tick; the rest waits for the next.
     pub directory_changes_per_tick_max: usize,
-    /// Senders started in one tick; the rest waits for the next.
+    /// Senders started in one tick, whichever way; the rest waits for the next.
     pub spawns_per_tick_max: usize,
+    /// Attempts to connect that one tick begins; the rest waits for the next. For transports with connections.
+    pub connects_per_tick_max: usize,
+    /// Attempts to connect in one second, by the ticks' clock, wherever that second begins; the rest waits, in order. As many
+    /// may begin at once as one tick allows. For transports with connections.
+    pub connects_per_second_max: usize,
+    /// How long one attempt to connect may take: then its sender stops as timed out, and the backoff begins.
+    pub connect_timeout: Duration,
+    /// How long an endpoint may be without a connection, from when it first wants one or has lost it: then what waits for it
+    /// ends as `Dropped(NotConnected)`, and so does whatever waits when a later attempt fails. Attempts go on within the
+    /// backoff's cap, and with the first that succeeds all is well. A new value is for those that are without from then on.
+    pub connect_deadline: Duration,
+    /// How long the confirmation of a written message without a deadline is waited for. Then its leg is `Indeterminate`.
+    pub ack_timeout: Duration,
     /// Due resolutions looked up in one tick; the rest waits for the next.
     pub resolutions_per_tick_max: usize,
     /// The first delay of a backoff; each further one doubles it, and each is drawn between zero and that.
@@ -80,7 +93,8 @@ pub struct NetworkConfig {
     /// Arrivals from addresses that no peer has, taken in one tick after all others; the rest waits for the next.
     pub unknown_per_tick_max: usize,
     /// Arrivals from addresses that no peer has, that wait between the I/O side and the tick; their bytes count as
-    /// inbound and get at most half of that room. Full: the newest is dropped and counted. Fixed when the engine is built.
+    /// inbound and get at most half of that room. Full: the newest is dropped and counted. Where connections are accepted as many
+    /// again wait in the tick. Fixed when the engine is built.
     pub unknown_queue_max: usize,
     /// Peers that are admitted at a time. Full: `PeerError::TooManyAdmitted`.
     pub admitted_peers_max: usize,
@@ -167,6 +181,11 @@ impl Default for NetworkConfig {
             idle_age_max: Duration::from_mins(1),
             directory_changes_per_tick_max: 16_384,
             spawns_per_tick_max: 16_384,
+            connects_per_tick_max: 256,
+            connects_per_second_max: 4096,
+            connect_timeout: Duration::from_secs(5),
+            connect_deadline: Duration::from_secs(15),
+            ack_timeout: Duration::from_secs(5),
             resolutions_per_tick_max: 4096,
             resolve_retry_timeout: RESOLVE_RETRY_TIMEOUT,
             resolve_retry_max: Duration::from_secs(30),
@@ -260,6 +279,8 @@ impl NetworkConfig {
             ("bare_addrs_max", self.bare_addrs_max),
             ("directory_changes_per_tick_max", self.directory_changes_per_tick_max),
             ("spawns_per_tick_max", self.spawns_per_tick_max),
+            ("connects_per_tick_max", self.connects_per_tick_max),
+            ("connects_per_second_max", self.connects_per_second_max),
             ("resolutions_per_tick_max", self.resolutions_per_tick_max),
             ("inbound_per_tick_max", self.inbound_per_tick_max),
             ("hellos_per_tick_max", self.hellos_per_tick_max),
@@ -292,6 +313,9 @@ impl NetworkConfig {
         let durations = [
             ("parked_age_max", self.parked_age_max),
             ("idle_age_max", self.idle_age_max),
+            ("connect_timeout", self.connect_timeout),
+            ("connect_deadline", self.connect_deadline),
+            ("ack_timeout", self.ack_timeout),
             ("resolve_retry_timeout", self.resolve_retry_timeout),
             ("inbound_time_per_tick_max", self.inbound_time_per_tick_max),
             ("peer_idle_timeout", self.peer_idle_timeout.unwrap_or(Duration::MAX)),

@@ -24,6 +24,7 @@ pub struct Endpoints(Few<Entity>);
 /// One address of a peer.
 #[derive(Component, Clone, Copy, Debug)]
 #[component(on_remove = Endpoint::on_remove)]
+#[repr(align(64))]
 pub struct Endpoint {
     /// The canonical address.
     pub addr: CompactAddr,
@@ -39,6 +40,10 @@ pub struct Endpoint {
     pub attempt: u8,
     /// Whether it is the one that a failover peer uses at present.
     pub in_use: bool,
+    /// Whether it is on the list of those that want a sender, or in the line of those that wait to be dialled.
+    pub queued: bool,
+    /// Whether it wants a connection and has none.
+    pub outage: Outage,
     /// Whether the shard has been asked how much more it takes.
     pub credit_asked: bool,
     /// Endpoints whose unwritten legs must come back before this one may send, so that order is kept over a move.
@@ -59,6 +64,18 @@ impl Endpoint {
 
 /// One cache line, of which there is one for every peer.
 const _: () = assert!(size_of::<Endpoint>() == 64);
+
+/// Whether an endpoint of a transport with connections wants one and has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outage {
+    /// It has one, or wants none.
+    #[default]
+    None,
+    /// It has none.
+    Begun,
+    /// It has none, and the host has been told that its sender has stopped.
+    Told,
+}
 
 /// Where an endpoint's sender stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +118,15 @@ impl EndpointState {
     #[must_use]
     pub fn holds_slot(self) -> bool {
         matches!(self, Self::Connecting | Self::Up | Self::Closing(_))
+    }
+
+    /// Whether it is to have a sender, and will by itself.
+    #[must_use]
+    pub fn wants_connection(self) -> bool {
+        matches!(
+            self,
+            Self::New | Self::Connecting | Self::Down | Self::Closing(AfterClose::Reopen | AfterClose::Retry(_))
+        )
     }
 
     /// Whether it takes nothing until the host restarts it.

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use crossbeam_queue::ArrayQueue;
 use thiserror::Error;
 
 use crate::config::HelloPolicy;
-use crate::identity::{Label, Slot};
+use crate::identity::{Identity, Label, Slot};
 use crate::inbound::Inbound;
 use crate::message::{Overflow, Submission};
 use crate::outcome::{DropReason, Drops, Outcome};
@@ -28,6 +29,8 @@ pub const SHARD_REPORTS_MAX: usize = 64;
 pub const SHARD_GREETINGS_MAX: usize = 4096;
 /// Addresses that one report tells path errors of; those of more are only counted.
 pub const PATH_REPORTS_MAX: usize = 256;
+/// Changes of accepted connections that one report tells; those of more are only counted.
+pub const CONNECTION_REPORTS_MAX: usize = 4096;
 
 /// One shard's part of one tick.
 #[derive(Debug, Default)]
@@ -85,6 +88,8 @@ pub struct BatchMessage {
     pub label: Label,
     /// Whether each leg's outcome is to be reported.
     pub receipt: bool,
+    /// Whether the other side is asked to confirm it.
+    pub ack: bool,
 }
 
 /// One step of a batch. Numbers are indices into the batch's other lists.
@@ -148,6 +153,8 @@ pub enum ShardOp {
         generation: u32,
         /// Where it sends to.
         addr: SocketAddr,
+        /// Whether a connection may be made; else only one that was accepted from there will do.
+        dial: bool,
     },
     /// The slot's sender ends. Confirmed by [`EndpointReportKind::Closed`], after which the slot may be reused.
     Close {
@@ -167,6 +174,11 @@ pub enum ShardOp {
     },
     /// New limits.
     Limits(ShardLimits),
+    /// An accepted connection that is nobody's endpoint is closed, if there is one.
+    Refuse {
+        /// Where it comes from.
+        addr: SocketAddr,
+    },
     /// A cookie goes to an address that has greeted, without state for it.
     Challenge {
         /// Where to.
@@ -209,6 +221,10 @@ pub struct ShardLimits {
     pub hellos: HelloPolicy,
     /// Greetings without a cookie that are answered or passed on in one tick, and with one that are passed on.
     pub hellos_per_tick_max: usize,
+    /// How long one attempt to connect may take.
+    pub connect_timeout: Duration,
+    /// How long a confirmation is waited for whose message has no deadline.
+    pub ack_timeout: Duration,
 }
 
 /// What a shard has done since its last report.
@@ -242,10 +258,16 @@ pub struct ShardReport {
     pub syscalls: u64,
     /// Arrivals that were no valid datagram.
     pub malformed: u64,
+    /// Changes of accepted connections that are nobody's endpoint, in order; at most [`CONNECTION_REPORTS_MAX`] of them.
+    pub connections: Vec<ConnectionReport>,
+    /// How many more there were.
+    pub connections_untold: u64,
     /// What the network has said of addresses; at most [`PATH_REPORTS_MAX`] of them.
     pub path: Vec<PathReport>,
     /// How often the network has said something, named in `path` or not.
     pub path_errors: u64,
+    /// Addresses of which only acknowledgements have come, each once: whoever is there is alive.
+    pub heard: Vec<SocketAddr>,
     /// Cookies sent.
     pub challenges: u64,
     /// Greetings that were ignored: over the limit of a tick, or with a cookie that is not theirs.
@@ -272,6 +294,8 @@ impl ShardReport {
             && self.dropped.total() == 0
             && self.returned.is_empty()
             && self.endpoints.is_empty()
+            && self.connections.is_empty()
+            && self.heard.is_empty()
             && self.spent.is_empty()
             && self.malformed == 0
             && self.path_errors == 0
@@ -289,6 +313,8 @@ impl ShardReport {
             || !self.outcomes.is_empty()
             || !self.endpoints.is_empty()
             || !self.path.is_empty()
+            || !self.connections.is_empty()
+            || !self.heard.is_empty()
             || self.restarted
             || self.gone
     }
@@ -300,10 +326,14 @@ impl ShardReport {
         self.endpoints.clear();
         self.spent.clear();
         self.path.clear();
+        self.connections.clear();
+        self.heard.clear();
+        let heard = std::mem::take(&mut self.heard);
         let path = std::mem::take(&mut self.path);
         let (returned, outcomes) = (std::mem::take(&mut self.returned), std::mem::take(&mut self.outcomes));
         let (endpoints, spent) = (std::mem::take(&mut self.endpoints), std::mem::take(&mut self.spent));
-        *self = Self { returned, outcomes, endpoints, path, spent, ..Self::default() };
+        let connections = std::mem::take(&mut self.connections);
+        *self = Self { returned, outcomes, endpoints, connections, path, heard, spent, ..Self::default() };
     }
 }
 
@@ -334,7 +364,7 @@ pub struct LegOutcome {
 }
 
 /// A change of one sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointReport {
     /// The slot.
     pub slot: Slot,
@@ -345,10 +375,10 @@ pub struct EndpointReport {
 }
 
 /// What changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointReportKind {
-    /// It can be written to.
-    Connected,
+    /// It can be written to; and who the transport has proven to be there.
+    Connected(Option<Identity>),
     /// It has ended by itself. Its unwritten legs have been returned; the slot stays known until it is closed.
     Stopped(StopCause),
     /// It is closed, and the slot may be reused.
@@ -360,6 +390,24 @@ pub enum EndpointReportKind {
         /// Payload bytes that its queue can take.
         bytes: u64,
     },
+}
+
+/// A change of an accepted connection that is nobody's endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionReport {
+    /// Where it comes from: its name, since no two are from one address at a time.
+    pub addr: SocketAddr,
+    /// What changed.
+    pub change: ConnectionChange,
+}
+
+/// What became of an accepted connection that is nobody's endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectionChange {
+    /// It is there; and who the transport has proven to be at its other end.
+    Accepted(Option<Identity>),
+    /// It has ended.
+    Ended(StopCause),
 }
 
 /// What the network has said of one address since the last report.
@@ -419,6 +467,12 @@ pub enum StopCause {
     /// The connection ended in the middle of a frame.
     #[error("truncated in mid-frame")]
     Truncated,
+    /// The other side does not speak the protocol: a length that cannot be, another version.
+    #[error("malformed")]
+    Malformed,
+    /// The host has refused the connection.
+    #[error("refused by the host")]
+    Rejected,
     /// The host or the network is unreachable.
     #[error("unreachable")]
     Unreachable,
@@ -463,12 +517,14 @@ pub struct ShardPort {
     pub last_words: Mutex<Option<ShardReport>>,
     /// Wakes the shard's task.
     pub waker: AtomicWaker,
+    /// Wakes whoever steps the engine, if it waits for something to do: called when there is something for the frame.
+    pub frame: Arc<AtomicWaker>,
 }
 
 impl ShardPort {
     /// Queues for one shard, with room for `inbound_max` arrivals from peers and `unknown_max` from strangers.
     #[must_use]
-    pub fn new(inbound_max: usize, unknown_max: usize) -> Self {
+    pub fn new(inbound_max: usize, unknown_max: usize, frame: Arc<AtomicWaker>) -> Self {
         Self {
             batches: ArrayQueue::new(SHARD_BATCHES_MAX),
             reports: ArrayQueue::new(SHARD_REPORTS_MAX),
@@ -484,6 +540,7 @@ impl ShardPort {
             gone: AtomicBool::new(false),
             last_words: Mutex::new(None),
             waker: AtomicWaker::new(),
+            frame,
         }
     }
 }
@@ -511,6 +568,14 @@ pub struct IngressPort<P> {
     pub local_id: Option<P>,
     /// The addresses that are bound.
     pub local_addrs: Vec<SocketAddr>,
+    /// Whether what is written arrives, or the connection is reported as broken.
+    pub reliable: bool,
+    /// Whether payloads may be empty.
+    pub empty: bool,
+    /// Whether messages can ask for a confirmation: they are framed.
+    pub acks: bool,
+    /// Wakes whoever steps the engine, if it waits for something to do.
+    pub frame: Arc<AtomicWaker>,
     /// Whether the transport reaches IPv4.
     pub ipv4: bool,
     /// Whether the transport reaches IPv6.

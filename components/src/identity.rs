@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
@@ -61,6 +62,28 @@ impl Label {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("label {0} is out of range: labels are numbers below {LABELS_MAX}")]
 pub struct LabelError(pub u8);
+
+/// What a transport has proven of who is at the other end of a connection, in the transport's own form: the fingerprint of a
+/// certificate, the credentials of a process. At most [`IDENTITY_BYTES_MAX`] bytes count; cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity(Arc<[u8]>);
+
+/// Bytes of an [`Identity`]; what is longer is cut off, so that no transport can make events large.
+pub const IDENTITY_BYTES_MAX: usize = 1024;
+
+impl Identity {
+    /// The identity of these bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes[..bytes.len().min(IDENTITY_BYTES_MAX)].into())
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 /// The place of an endpoint in its shard's table. Reused only after the shard has confirmed that it let go.
 pub type Slot = u32;

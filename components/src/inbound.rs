@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::address::AddressError;
 use crate::config::ConfigError;
 use crate::handoff::{PathError, StopCause};
-use crate::identity::{Label, MessageId, PeerId};
+use crate::identity::{Identity, Label, MessageId, PeerId};
 use crate::message::SendError;
 use crate::outcome::Outcome;
 use crate::time::Timestamp;
@@ -117,8 +117,29 @@ pub enum Event<P> {
         peer: Option<P>,
         /// Where.
         addr: SocketAddr,
+        /// Who the transport has proven to be there, if it proves anything.
+        identity: Option<Identity>,
     },
-    /// A sender has stopped. It starts again by itself unless the cause is [`StopCause::Policy`].
+    /// Somebody has connected. The connection is nobody's: admit it as a peer's, or refuse it; left alone, it ends when it has
+    /// been idle for as long as its transport allows. A message to the bare address goes out over it, too. What is said here
+    /// may have ended by the time of the tick.
+    Connected {
+        /// Where from: its name.
+        addr: SocketAddr,
+        /// Who the transport has proven to be there, if it proves anything.
+        identity: Option<Identity>,
+    },
+    /// A connection that was nobody's has ended. One that was a peer's, or a bare address's, ends as
+    /// [`Event::EndpointDown`], and nothing is told of one that was refused.
+    Disconnected {
+        /// Where from.
+        addr: SocketAddr,
+        /// Why.
+        cause: StopCause,
+    },
+    /// A sender has stopped. It starts again by itself unless the cause is [`StopCause::Policy`], or it was a connection
+    /// that a peer was admitted on: whoever has connected has to come back. Told once: attempts to connect that fail after
+    /// that are not, until one has succeeded.
     EndpointDown {
         /// Whose; `None` for a bare address.
         peer: Option<P>,

@@ -26,13 +26,16 @@ pub mod time;
 pub use address::{AddressError, canonical, check_address};
 pub use compact::CompactAddr;
 pub use config::{AddressPolicy, ConfigError, HelloPolicy, NetworkConfig, SelfPolicy, SilencePolicy};
-pub use endpoint::{AfterClose, Endpoint, EndpointOf, EndpointState, Endpoints, Sources, Waiting};
+pub use endpoint::{AfterClose, Endpoint, EndpointOf, EndpointState, Endpoints, Outage, Sources, Waiting};
 pub use group::{GroupId, Members, Memberships};
 pub use handoff::{
-    Batch, BatchEntry, BatchMessage, CloseUnwritten, EndpointReport, EndpointReportKind, IngressPort, LegOutcome,
-    PathError, PathReport, Returned, ShardLimits, ShardOp, ShardPort, ShardReport, SlotList, StopCause,
+    Batch, BatchEntry, BatchMessage, CloseUnwritten, ConnectionChange, ConnectionReport, EndpointReport,
+    EndpointReportKind, IngressPort, LegOutcome, PathError, PathReport, Returned, ShardLimits, ShardOp, ShardPort,
+    ShardReport, SlotList, StopCause,
 };
-pub use identity::{InstanceOf, LABELS_MAX, Label, LabelError, MessageId, Obituaries, Obituary, PeerId, Slot};
+pub use identity::{
+    Identity, InstanceOf, LABELS_MAX, Label, LabelError, MessageId, Obituaries, Obituary, PeerId, Slot,
+};
 pub use inbound::{Event, Inbound, InboundKind, PeerData, Receipt, Received, Source};
 pub use message::{
     Addressed, Aim, Deadline, Held, HeldLeg, HeldQueue, Message, Overflow, Pending, Recipients, SendError, Submission,

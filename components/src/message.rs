@@ -42,6 +42,10 @@ pub struct Message {
     pub overflow: Overflow,
     /// Whether every leg's outcome is to be told by a [`Receipt`](crate::Receipt).
     pub receipt: bool,
+    /// Whether it may only leave over a transport on which what is written arrives, or its loss is reported.
+    pub reliable: bool,
+    /// Whether the other side is asked to confirm it.
+    pub ack: bool,
 }
 
 impl Message {
@@ -54,6 +58,8 @@ impl Message {
             deadline: Deadline::None,
             overflow: Overflow::default(),
             receipt: false,
+            reliable: false,
+            ack: false,
         }
     }
 
@@ -89,6 +95,22 @@ impl Message {
     #[must_use]
     pub fn receipt(mut self) -> Self {
         self.receipt = true;
+        self
+    }
+
+    /// Only over a reliable transport: refused by others as [`SendError::Unreliable`].
+    #[must_use]
+    pub fn reliable(mut self) -> Self {
+        self.reliable = true;
+        self
+    }
+
+    /// To be confirmed by the other side: each leg ends as `Acked`, or as `Indeterminate` when its deadline passes after it was
+    /// written, or `ack_timeout` if it has none, or when its connection breaks. It is not sent again by itself. Raw payloads
+    /// cannot be confirmed: refused as [`SendError::NoAcks`].
+    #[must_use]
+    pub fn ack(mut self) -> Self {
+        self.ack = true;
         self
     }
 }
@@ -129,7 +151,7 @@ pub enum Overflow {
 pub enum Target<P> {
     /// One peer: every address of it, or the first that works.
     Peer(P),
-    /// One address, whoever is behind it.
+    /// One address, whoever is behind it: over the connection that was accepted from there, if there is one, else dialled.
     Addr(SocketAddr),
     /// The members of a group when the message is taken in.
     Group(GroupId),
@@ -197,6 +219,15 @@ pub enum SendError {
     /// The address cannot be a target.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// The payload is empty, and the transport cannot carry that: raw payloads over streams.
+    #[error("the payload is empty")]
+    EmptyPayload,
+    /// The message is to be reliable, and the transport is not.
+    #[error("the transport is not reliable")]
+    Unreliable,
+    /// The message is to be confirmed, and raw payloads cannot be.
+    #[error("raw payloads cannot be confirmed")]
+    NoAcks,
     /// The target is this engine itself, and the configuration refuses that.
     #[error("the message is addressed to oneself")]
     ToOneself,
@@ -235,6 +266,9 @@ pub struct Pending {
     pub label: Label,
     #[doc(hidden)]
     pub receipt: bool,
+    /// Whether the other side is asked to confirm it.
+    #[doc(hidden)]
+    pub ack: bool,
     /// Whether its expiry is on the agenda already.
     #[doc(hidden)]
     pub timed: bool,

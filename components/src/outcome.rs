@@ -65,6 +65,8 @@ drop_reasons! {
     TooLarge = "too_large",
     /// Not permitted (EPERM, EACCES): a firewall.
     NotPermitted = "not_permitted",
+    /// Its endpoint had no connection for `connect_deadline`.
+    NotConnected = "not_connected",
     /// No route or no such host or network.
     Unreachable = "unreachable",
     /// The kernel was out of buffers (ENOBUFS, ENOMEM).

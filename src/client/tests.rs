@@ -1,11 +1,14 @@
 //! The client against a plain socket that plays the server.
 
+mod acks;
+mod connection;
 mod joining;
 
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use super::*;
-use crate::framing::{DatagramHeader, HELLO_BYTES, RecordHeader};
+use crate::framing::{DatagramHeader, HELLO_BYTES, RecordHeader, SequenceStats, decode};
 
 const EPOCH: u32 = 7;
 
@@ -149,7 +152,7 @@ fn failed_send_uses_up_no_sequence() {
     let broadcast = "255.255.255.255:7".parse().unwrap();
     let mut client = Client::connect(broadcast, ClientOptions::default()).unwrap();
     client.send(label(0), b"not without SO_BROADCAST").unwrap_err();
-    let datagram = client.encoder.message(label(0), b"").unwrap();
+    let datagram = client.session.encoder.message(label(0), b"").unwrap();
     assert_eq!(decode(&datagram).unwrap().header.sequence, 1);
     assert_eq!(client.stats().sent, 0);
 }
@@ -166,7 +169,7 @@ fn local_address_suits_the_server() {
 fn pair(framing: Framing) -> (UdpSocket, Client) {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     server.set_read_timeout(Some(PATIENCE)).unwrap();
-    let options = ClientOptions { framing, epoch: Some(EPOCH) };
+    let options = ClientOptions { framing, epoch: Some(EPOCH), ..ClientOptions::default() };
     let client = Client::connect(server.local_addr().unwrap(), options).unwrap();
     (server, client)
 }
@@ -180,7 +183,7 @@ fn read(server: &UdpSocket) -> Vec<u8> {
 
 /// Waits in the kernel until there is something to receive.
 fn await_datagram(client: &Client) {
-    let socket = client.socket();
+    let Link::Udp(Udp { socket, .. }) = &client.link else { panic!("it speaks UDP") };
     socket.set_nonblocking(false).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.peek_from(&mut [0; 2048]).expect("a datagram should have arrived");

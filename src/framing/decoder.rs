@@ -9,7 +9,8 @@ use thiserror::Error;
 use tickcast_components::{Label, MessageId};
 
 use super::wire::{ACK_BLOCK_BYTES, AckBlock, CHALLENGE_BYTES, COOKIE_BYTES, Cookie, DATAGRAM_HEADER_BYTES};
-use super::wire::{DatagramHeader, Flags, HELLO_BYTES, RECORD_HEADER_BYTES, RecordHeader, VERSION};
+use super::wire::{DatagramHeader, Flags, HELLO_BYTES, RECORD_HEADER_BYTES, RECORD_LENGTH_MAX, RECORD_REST};
+use super::wire::{RECORD_WANTS_ACK, RecordHeader, VERSION};
 
 /// Why a datagram is rejected. All of it is: none of its records has been seen by anyone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -39,6 +40,15 @@ pub enum DecodeError {
         /// Bytes of the datagram.
         bytes: usize,
     },
+    /// A record's payload is all that remains of the datagram, and yet it has a length.
+    #[error("a record that takes the rest has a length of {0}")]
+    RestWithLength(u16),
+    /// A record's payload is all that remains of the datagram, although its length could have been said.
+    #[error("a record that takes the rest has only {bytes} bytes")]
+    ShortRest {
+        /// Bytes that remain.
+        bytes: usize,
+    },
     /// A label is no number below [`LABELS_MAX`](tickcast_components::LABELS_MAX).
     #[error("label {0} is out of range")]
     LabelOutOfRange(u8),
@@ -64,9 +74,9 @@ pub enum DecodeError {
 /// ```
 pub fn decode(datagram: &[u8]) -> Result<Decoded<'_>, DecodeError> {
     let (header, body) = split_datagram_header(datagram)?;
-    let mut count = 0;
+    let (mut count, mut wants_ack) = (0, false);
     if header.flags.contains(Flags::HELLO) {
-        split_record(body)?;
+        wants_ack = split_record(body)?.0.wants_ack;
         count = 1;
     } else if header.cookie.is_some() {
         // An acknowledgement block is one thing too many as well.
@@ -77,11 +87,13 @@ pub fn decode(datagram: &[u8]) -> Result<Decoded<'_>, DecodeError> {
         // Ends: every round takes at least the header of a record from `rest`, or fails.
         let mut rest = body;
         while !rest.is_empty() {
-            (_, _, rest) = split_record(rest)?;
+            let record;
+            (record, _, rest) = split_record(rest)?;
+            wants_ack |= record.wants_ack;
             count += 1;
         }
     }
-    Ok(Decoded { header, body, offset: datagram.len() - body.len(), count })
+    Ok(Decoded { header, body, offset: datagram.len() - body.len(), count, wants_ack })
 }
 
 /// A datagram that has been found valid.
@@ -92,6 +104,7 @@ pub struct Decoded<'a> {
     body: &'a [u8],
     offset: usize,
     count: usize,
+    wants_ack: bool,
 }
 
 impl<'a> Decoded<'a> {
@@ -108,6 +121,13 @@ impl<'a> Decoded<'a> {
         self.header.cookie.is_some() && !self.is_hello()
     }
 
+    /// Whether any of its records wants an acknowledgement: then its sequence is for an
+    /// [`Acknowledger`](super::Acknowledger).
+    #[must_use]
+    pub const fn wants_ack(&self) -> bool {
+        self.wants_ack
+    }
+
     /// Its records, in the order of sending.
     #[must_use]
     pub const fn records(&self) -> Records<'a> {
@@ -122,7 +142,7 @@ pub struct Record<'a> {
     pub id: MessageId,
     /// The sender's label.
     pub label: Label,
-    /// Reserved: the sender would like an acknowledgement.
+    /// The sender would like an acknowledgement of the datagram.
     pub wants_ack: bool,
     /// The message itself.
     pub payload: &'a [u8],
@@ -215,14 +235,20 @@ fn split_record(bytes: &[u8]) -> Result<(RecordHeader, &[u8], &[u8]), DecodeErro
     let (header, rest) = bytes.split_first_chunk::<RECORD_HEADER_BYTES>().ok_or(DecodeError::Truncated)?;
     let &[l0, l1, label, flags, s0, s1, s2, s3, s4, s5, s6, s7] = header;
     let label = Label::new(label).map_err(|_| DecodeError::LabelOutOfRange(label))?;
-    if flags & !RECORD_WANTS_ACK != 0 {
+    if flags & !(RECORD_WANTS_ACK | RECORD_REST) != 0 {
         return Err(DecodeError::ReservedRecordFlags(flags));
     }
+    let wants_ack = flags & RECORD_WANTS_ACK != 0;
     let length = u16::from_le_bytes([l0, l1]);
     let sequence = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
-    let (payload, rest) = rest.split_at_checked(usize::from(length)).ok_or(DecodeError::Truncated)?;
-    Ok((RecordHeader { length, label, wants_ack: flags & RECORD_WANTS_ACK != 0, sequence }, payload, rest))
+    let (payload, rest) = if flags & RECORD_REST == 0 {
+        rest.split_at_checked(usize::from(length)).ok_or(DecodeError::Truncated)?
+    } else if length != 0 {
+        return Err(DecodeError::RestWithLength(length));
+    } else if rest.len() <= RECORD_LENGTH_MAX {
+        return Err(DecodeError::ShortRest { bytes: rest.len() });
+    } else {
+        (rest, &[][..])
+    };
+    Ok((RecordHeader { length: payload.len(), label, wants_ack, sequence }, payload, rest))
 }
-
-/// The one flag that a record may have.
-const RECORD_WANTS_ACK: u8 = 1;

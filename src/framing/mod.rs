@@ -1,8 +1,8 @@
 //! The wire format: what a datagram of [`Framing::Framed`] looks like, byte by byte.
 //!
 //! Owns: the layout ([`DatagramHeader`], [`AckBlock`], [`Cookie`], [`RecordHeader`]), [`decode`], the client's
-//! [`Encoder`], the receiver's [`SequenceTracker`] and the server's [`Cookies`]. Never does: sockets, clocks,
-//! accounting. Everything here is a function of bytes and of its own counters; only [`Cookies`] ask the system for
+//! [`Encoder`], the receiver's [`SequenceTracker`], [`Acknowledger`] and [`DuplicateFilter`], and the server's
+//! [`Cookies`]. Never does: sockets, clocks, accounting. Everything here is a function of bytes and of its own counters; only [`Cookies`] ask the system for
 //! their secrets.
 //!
 //! # Version 1
@@ -30,14 +30,18 @@
 //!
 //! | record byte | field |
 //! |---|---|
-//! | 0..2 | length of the payload |
+//! | 0..2 | length of the payload; 0 if bit 1 of the record flags is set, or the datagram is rejected |
 //! | 2 | label, below [`LABELS_MAX`](tickcast_components::LABELS_MAX), or the datagram is rejected |
-//! | 3 | record flags: bit 0 wants an acknowledgement (reserved); any other bit and the datagram is rejected |
+//! | 3 | record flags: bit 0 wants an acknowledgement, bit 1 rest; with any other bit the datagram is rejected |
 //! | 4..12 | sequence of the message; with the epoch of the header it is the [`MessageId`] |
 //! | 12.. | payload |
 //!
 //! Records end exactly where the datagram ends. A hello is the exception: it has one record, the greeting, and what
 //! follows is padding of any content.
+//!
+//! The payload of a record with the flag *rest* is all that remains of the datagram, whose transport says how long it is. It
+//! has more than 65,535 bytes, or the datagram is rejected: every message has one encoding. UDP carries no such payload;
+//! streams may.
 //!
 //! # Joining
 //!
@@ -60,6 +64,16 @@
 //!
 //! A datagram is taken whole or not at all. Within one epoch, a sender never uses a datagram sequence twice towards the
 //! same address: a receiver would take the second one for a duplicate.
+//!
+//! # Acknowledgements
+//!
+//! A receiver answers a datagram in which any record wants an acknowledgement with a block that names the datagram: in the
+//! next that it sends, or in one of its own, which has no records and wants no acknowledgement itself. A block names
+//! datagrams of the same connection, or from the address that it goes to. It says that they have been read, not that
+//! anything has come of their messages. It may name a datagram again, and ones that nobody asked about.
+//!
+//! Nothing is sent again by itself, neither what was not acknowledged nor an acknowledgement that was lost. Who sends a
+//! message again under its old id relies on receivers that drop duplicates ([`DuplicateFilter`]).
 //!
 //! # Test vectors
 //!
@@ -109,23 +123,45 @@
 //! 11 00 00 00 05 00 00 00
 //! 01 00 00 01 06 00 00 00 00 00 00 00 21
 //! ```
+//!
+//! An acknowledgement of the datagram 6 in a datagram of its own:
+//!
+//! ```text
+//! 01 02 00 00 d4 c3 b2 a1 06 00 00 00 00 00 00 00
+//! 06 00 00 00 00 00 00 00
+//! ```
+//!
+//! An empty message, and behind it one that wants an acknowledgement and has 65,536 bytes, all of them `aa`; its payload is
+//! left out:
+//!
+//! ```text
+//! 01 00 00 00 d4 c3 b2 a1 07 00 00 00 00 00 00 00
+//! 00 00 00 00 07 00 00 00 00 00 00 00
+//! 00 00 00 03 08 00 00 00 00 00 00 00
+//! ```
 
+mod acknowledger;
 mod cookie;
 mod decoder;
+mod duplicates;
 mod encoder;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod tracker;
 mod wire;
 
+pub use acknowledger::Acknowledger;
 pub use cookie::{COOKIE_LIFE_MAX, COOKIE_LIFE_MIN, COOKIE_SECRET_LIFE, CookieError, Cookies};
 pub use decoder::{DecodeError, Decoded, Record, Records, decode};
-pub use encoder::{EncodeError, Encoder, challenge};
+pub use duplicates::{DUPLICATES_EPOCHS_MAX, DUPLICATES_WINDOW, DuplicateFilter};
+pub use encoder::{EncodeError, Encoder, acknowledgement, challenge};
+pub use stream::{FRAME_BYTES_MAX_DEFAULT, FRAME_PREFIX_BYTES, FrameDecoder, FrameError, frame_prefix};
 pub use tracker::{Arrival, SEQUENCE_WINDOW, SequenceStats, SequenceTracker};
 pub use wire::{
-    ACK_BLOCK_BYTES, AckBlock, CHALLENGE_BYTES, COOKIE_BYTES, Cookie, DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES,
-    DatagramHeader, FRAMED_PAYLOAD_MAX, Flags, HELLO_BYTES, HELLO_PAYLOAD_MAX, RECORD_HEADER_BYTES, RecordHeader,
-    VERSION,
+    ACK_BLOCK_BYTES, ACK_BLOCK_REACH, ACK_BYTES, AckBlock, CHALLENGE_BYTES, COOKIE_BYTES, Cookie, DATAGRAM_BYTES_MAX,
+    DATAGRAM_HEADER_BYTES, DatagramHeader, FRAMED_PAYLOAD_MAX, Flags, HELLO_BYTES, HELLO_PAYLOAD_MAX,
+    RECORD_HEADER_BYTES, RECORD_LENGTH_MAX, RecordHeader, VERSION,
 };
 
 #[doc(no_inline)]

@@ -29,11 +29,17 @@ const ACK: &[&str] = &[
     "11 00 00 00 05 00 00 00",
     "01 00 00 01 06 00 00 00 00 00 00 00 21",
 ];
+const ACK_ONLY: &[&str] = &["01 02 00 00 d4 c3 b2 a1 06 00 00 00 00 00 00 00", "06 00 00 00 00 00 00 00"];
+const REST: &[&str] = &[
+    "01 00 00 00 d4 c3 b2 a1 07 00 00 00 00 00 00 00",
+    "00 00 00 00 07 00 00 00 00 00 00 00",
+    "00 00 00 03 08 00 00 00 00 00 00 00",
+];
 
 /// Goal: the vectors that other implementations test against are the ones that are tested here.
 #[test]
 fn vectors_are_those_of_the_documentation() {
-    for vector in [HELLO, CHALLENGE, ECHO, ONE, TWO, ACK] {
+    for vector in [HELLO, CHALLENGE, ECHO, ONE, TWO, ACK, ACK_ONLY, REST] {
         let text = format!("```text\n//! {}\n//! ```", vector.join("\n//! "));
         assert!(include_str!("mod.rs").contains(&text), "not in the documentation:\n{text}");
     }
@@ -50,6 +56,20 @@ fn encoder_writes_the_vectors() {
     assert_eq!(encoder.message(label(3), b"pos").unwrap(), bytes(ONE));
     assert_eq!(encoder.batch([(label(1), &b""[..]), (label(31), &[0xff])]).unwrap(), bytes(TWO));
     assert_eq!(challenge(EPOCH, &cookie())[..], bytes(CHALLENGE));
+    assert_eq!(encoder.acknowledge(AckBlock { sequence: 17, bits: 0b101 }), None);
+    assert_eq!(encoder.message_wanting_ack(label(0), b"!").unwrap(), bytes(ACK));
+    assert_eq!(encoder.ack(AckBlock { sequence: 6, bits: 0 })[..], bytes(ACK_ONLY));
+    assert_eq!(acknowledgement(EPOCH, 6, AckBlock { sequence: 6, bits: 0 })[..], bytes(ACK_ONLY));
+    let payload = vec![0xaa; RECORD_LENGTH_MAX + 1];
+    let header = RecordHeader { length: payload.len(), wants_ack: true, sequence: 8, ..RecordHeader::default() };
+    let empty = RecordHeader { sequence: 7, ..RecordHeader::default() };
+    let rest = written(&DatagramHeader::new(EPOCH, 7), &[(empty, Vec::new()), (header, payload.clone())]);
+    assert_eq!(rest, with_rest(&payload));
+    let mut encoder = encoder.datagram_bytes_max(1 << 20);
+    let records = [(label(0), &b""[..]), (label(0), &payload)];
+    let mut datagram = encoder.batch(records).unwrap();
+    datagram[31] |= 1;
+    assert_eq!(datagram, rest, "but for the wish of an acknowledgement");
 }
 
 /// Goal: the decoder reads the vectors, down to the place of each payload.
@@ -81,6 +101,15 @@ fn decoder_reads_the_vectors() {
     assert_eq!(decoded.header, DatagramHeader { flags: Flags::ACK, ack: Some(block), ..DatagramHeader::new(EPOCH, 5) });
     assert_eq!(decoded.records().collect::<Vec<_>>(), [Record { wants_ack: true, ..record(6, 0, b"!", 36) }]);
     assert_eq!([&decoded.header.encode()[..], &block.encode()].concat(), ack[..24], "headers encode themselves");
+
+    let payload = vec![0xaa; RECORD_LENGTH_MAX + 1];
+    let rest = with_rest(&payload);
+    let decoded = decode(&rest).unwrap();
+    let long = Record { wants_ack: true, ..record(8, 0, &payload, 40) };
+    assert_eq!(decoded.records().collect::<Vec<_>>(), [record(7, 0, b"", 28), long]);
+    for (vector, wants_ack) in [(bytes(TWO), false), (bytes(ACK), true), (bytes(ACK_ONLY), false), (rest, true)] {
+        assert_eq!(decode(&vector).unwrap().wants_ack(), wants_ack);
+    }
 }
 
 /// Goal: what a version 1 receiver must reject, it rejects for the right reason; what it must ignore, it ignores.
@@ -95,7 +124,12 @@ fn decode_judges_every_field() {
         assert_eq!(with(0, version), Err(DecodeError::UnknownVersion(version)));
     }
     assert_eq!(with(18, 32), Err(DecodeError::LabelOutOfRange(32)));
-    assert_eq!(with(31, 2), Err(DecodeError::ReservedRecordFlags(2)), "of the second record");
+    for reserved in (0..=255).filter(|flags| flags & !0b11 != 0) {
+        assert_eq!(with(31, reserved), Err(DecodeError::ReservedRecordFlags(reserved)), "of the second record");
+    }
+    assert_eq!(with(31, 1), Ok(2));
+    assert_eq!(with(31, 2), Err(DecodeError::RestWithLength(1)));
+    assert_eq!(with(19, 2), Err(DecodeError::ShortRest { bytes: 13 }), "of the first record");
     assert_eq!(with(28, 2), Err(DecodeError::Truncated), "a payload that reaches beyond the end");
     assert_eq!(with(28, 0), Err(DecodeError::Truncated), "a payload that ends before the end");
     for reserved in [2, 3, 12, 13, 14, 15] {
@@ -186,6 +220,44 @@ fn decode_finds_every_truncation() {
     }
 }
 
+/// Goal: a payload that takes the rest is longer than a length could say, by one byte at least, and a prefix of it that is
+/// still so long is what it seems to be: only the transport knows where a datagram ends.
+#[test]
+fn decode_knows_how_short_a_rest_may_be() {
+    let payload = vec![0xaa; RECORD_LENGTH_MAX + 3];
+    let whole = with_rest(&payload);
+    for cut in 0..=3 {
+        let decoded =
+            decode(&whole[..whole.len() - cut]).map(|decoded| decoded.records().last().unwrap().payload.len());
+        let bytes = RECORD_LENGTH_MAX + 3 - cut;
+        let expected = if cut == 3 { Err(DecodeError::ShortRest { bytes }) } else { Ok(bytes) };
+        assert_eq!(decoded, expected);
+    }
+    let mut with_length = whole;
+    with_length[28..30].copy_from_slice(&[0xff, 0xff]);
+    assert_eq!(decode(&with_length).unwrap_err(), DecodeError::RestWithLength(0xffff));
+}
+
+/// Goal: an acknowledgement waits for a datagram that has room for it, is carried once, costs no message its place, and is
+/// not lost if another one takes its place.
+#[test]
+fn an_acknowledgement_waits_for_room() {
+    let mut encoder = Encoder::new(EPOCH);
+    let (first, second) = (AckBlock { sequence: 1, bits: 0 }, AckBlock { sequence: 40, bits: 7 });
+    assert_eq!((encoder.acknowledge(first), encoder.acknowledge(second)), (None, Some(first)));
+    let hello = encoder.hello(b"hi", None).unwrap();
+    assert_eq!(decode(&hello).unwrap().header.ack, None);
+    for (bytes, ack) in
+        [(FRAMED_PAYLOAD_MAX, None), (FRAMED_PAYLOAD_MAX - 7, None), (FRAMED_PAYLOAD_MAX - 8, Some(second))]
+    {
+        let payload = vec![7; bytes];
+        let datagram = encoder.message(label(0), &payload).unwrap();
+        let decoded = decode(&datagram).unwrap();
+        assert_eq!((decoded.header.ack, decoded.records().next().unwrap().payload), (ack, &payload[..]));
+    }
+    assert_eq!(decode(&encoder.batch([]).unwrap()).unwrap().header.ack, None, "it has been carried");
+}
+
 /// Goal: the limits hold to the byte, and a refusal uses up no sequence.
 #[test]
 fn encoder_refuses_what_does_not_fit() {
@@ -196,6 +268,11 @@ fn encoder_refuses_what_does_not_fit() {
     for cookie in [None, Some(&cookie())] {
         assert_eq!(encoder.hello(&large[..1149], cookie), too_large(1149, 1148));
     }
+    let mut streaming = Encoder::new(EPOCH).datagram_bytes_max(DATAGRAM_HEADER_BYTES + RECORD_HEADER_BYTES + 70_000);
+    let long = vec![7; 70_001];
+    assert_eq!(streaming.message(label(0), &long), too_large(70_001, 70_000));
+    assert_eq!(streaming.batch([(label(0), &long[..66_000]), (label(0), b"")]), too_large(0, 0), "nothing follows");
+    assert_eq!(decode(&streaming.message(label(0), &long[1..]).unwrap()).unwrap().header.sequence, 1);
     let full = &large[..FRAMED_PAYLOAD_MAX];
     assert_eq!(encoder.batch([(label(0), full), (label(0), b"")]), too_large(0, 0));
 
@@ -234,6 +311,8 @@ fn decode_survives_random_and_mutated_bytes() {
         for _ in 0..rng.usize(1..8) {
             match rng.u8(..3) {
                 0 => datagram.truncate(rng.usize(..=datagram.len())),
+                // Flags of a record are rarely hit by chance.
+                1 if datagram.len() > 19 && rng.bool() => datagram[19] ^= 1 << rng.u8(..3),
                 1 => datagram.push(rng.u8(..)),
                 _ if datagram.is_empty() => {}
                 _ => {
@@ -311,7 +390,11 @@ fn random_datagram(rng: &mut Rng) -> (DatagramHeader, Vec<(RecordHeader, Vec<u8>
     let flags = flags | cookie_flag.unwrap_or_default();
     let header = DatagramHeader { flags, epoch: rng.u32(..), sequence: rng.u32(..), ack, cookie };
     let count = if hello { 1 } else { rng.usize(..5) * usize::from(!challenge) };
-    let records: Vec<(RecordHeader, Vec<u8>)> = (0..count).map(|_| random_record(rng)).collect();
+    let mut records: Vec<(RecordHeader, Vec<u8>)> = (0..count).map(|_| random_record(rng)).collect();
+    if let Some((header, payload)) = records.last_mut().filter(|_| !hello && rng.u8(..50) == 0) {
+        payload.resize(RECORD_LENGTH_MAX + rng.usize(1..100), rng.u8(..));
+        header.length = payload.len();
+    }
     let mut datagram = written(&header, &records);
     if hello {
         let padding = rng.u8(..);
@@ -322,12 +405,12 @@ fn random_datagram(rng: &mut Rng) -> (DatagramHeader, Vec<(RecordHeader, Vec<u8>
 
 fn random_record(rng: &mut Rng) -> (RecordHeader, Vec<u8>) {
     let payload: Vec<u8> = (0..rng.usize(..40)).map(|_| rng.u8(..)).collect();
-    let length = payload.len() as u16;
+    let length = payload.len();
     (RecordHeader { length, label: label(rng.u8(..32)), wants_ack: rng.bool(), sequence: rng.u64(..) }, payload)
 }
 
 fn header_of(record: &Record<'_>) -> RecordHeader {
-    let length = record.payload.len() as u16;
+    let length = record.payload.len();
     RecordHeader { length, label: record.label, wants_ack: record.wants_ack, sequence: record.id.sequence }
 }
 
@@ -349,6 +432,11 @@ fn padded(vector: &[&str], padding: u8) -> Vec<u8> {
     let mut hello = bytes(vector);
     hello.resize(HELLO_BYTES, padding);
     hello
+}
+
+/// The vector of a payload that takes the rest, with this one.
+fn with_rest(payload: &[u8]) -> Vec<u8> {
+    [&bytes(REST)[..], payload].concat()
 }
 
 fn bytes(vector: &[&str]) -> Vec<u8> {

@@ -16,6 +16,9 @@ pub const DATAGRAM_HEADER_BYTES: usize = 16;
 /// Bytes of the acknowledgement block, where there is one.
 pub const ACK_BLOCK_BYTES: usize = 8;
 
+/// Bytes of a datagram that acknowledges and does nothing else.
+pub const ACK_BYTES: usize = DATAGRAM_HEADER_BYTES + ACK_BLOCK_BYTES;
+
 /// Bytes of the cookie block, where there is one.
 pub const COOKIE_BYTES: usize = 24;
 
@@ -25,10 +28,13 @@ pub const CHALLENGE_BYTES: usize = DATAGRAM_HEADER_BYTES + COOKIE_BYTES;
 /// Bytes of the header of a record, before its payload.
 pub const RECORD_HEADER_BYTES: usize = 12;
 
-/// The largest datagram: what UDP over IPv4 can carry.
+/// The longest payload that the 16 bits of a record's length can say. A longer one is all that remains of its datagram.
+pub const RECORD_LENGTH_MAX: usize = u16::MAX as usize;
+
+/// The largest datagram over UDP: what IPv4 can carry. Streams carry larger ones.
 pub const DATAGRAM_BYTES_MAX: usize = UDP_PAYLOAD_MAX;
 
-/// The largest payload, in bytes: alone in a datagram without a block.
+/// The largest payload over UDP, in bytes: alone in a datagram without a block.
 pub const FRAMED_PAYLOAD_MAX: usize = DATAGRAM_BYTES_MAX - DATAGRAM_HEADER_BYTES - RECORD_HEADER_BYTES;
 
 /// What a client pads its hello to, in bytes, and the least that a receiver takes for one: as much as every path that
@@ -154,7 +160,27 @@ impl AckBlock {
         let &[s0, s1, s2, s3, b0, b1, b2, b3] = bytes;
         Self { sequence: u32::from_le_bytes([s0, s1, s2, s3]), bits: u32::from_le_bytes([b0, b1, b2, b3]) }
     }
+
+    /// Whether it says that a datagram has been received. Sequences wrap.
+    ///
+    /// ```
+    /// use tickcast::framing::AckBlock;
+    /// let block = AckBlock { sequence: 1, bits: 0b101 };
+    /// assert!([1, 0, u32::MAX - 1].into_iter().all(|sequence| block.covers(sequence)));
+    /// assert!([2, u32::MAX].into_iter().all(|sequence| !block.covers(sequence)));
+    /// ```
+    #[must_use]
+    pub const fn covers(&self, sequence: u32) -> bool {
+        match self.sequence.wrapping_sub(sequence) {
+            0 => true,
+            before @ 1..=ACK_BLOCK_REACH => self.bits & 1 << (before - 1) != 0,
+            _ => false,
+        }
+    }
 }
+
+/// How many datagrams before its newest an acknowledgement block can tell of.
+pub const ACK_BLOCK_REACH: u32 = u32::BITS;
 
 /// What a server gives to whoever says hello, to be sent back: opaque to all but its issuer, the server's
 /// [`Cookies`](super::Cookies).
@@ -178,11 +204,12 @@ impl Cookie {
 /// What every record begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RecordHeader {
-    /// Bytes of the payload.
-    pub length: u16,
+    /// Bytes of the payload. Over [`RECORD_LENGTH_MAX`] the record has to be the last of its datagram, which then says the
+    /// length.
+    pub length: usize,
     /// The sender's label.
     pub label: Label,
-    /// Reserved: the sender would like an acknowledgement.
+    /// The sender would like an acknowledgement of the datagram.
     pub wants_ack: bool,
     /// The message's number within the epoch of the datagram.
     pub sequence: u64,
@@ -190,10 +217,25 @@ pub struct RecordHeader {
 
 impl RecordHeader {
     /// The bytes of the header. The payload has to follow.
+    ///
+    /// ```
+    /// use tickcast::framing::RecordHeader;
+    /// let header = RecordHeader { length: 258, wants_ack: true, sequence: 9, ..RecordHeader::default() };
+    /// assert_eq!(header.encode(), [2, 1, 0, 1, 9, 0, 0, 0, 0, 0, 0, 0]);
+    /// let long = RecordHeader { length: 100_000, ..header };
+    /// assert_eq!(long.encode(), [0, 0, 0, 3, 9, 0, 0, 0, 0, 0, 0, 0]);
+    /// ```
     #[must_use]
     pub const fn encode(&self) -> [u8; RECORD_HEADER_BYTES] {
-        let [l0, l1] = self.length.to_le_bytes();
+        let rest = self.length > RECORD_LENGTH_MAX;
+        let [l0, l1] = if rest { [0, 0] } else { (self.length as u16).to_le_bytes() };
+        let flags = if self.wants_ack { RECORD_WANTS_ACK } else { 0 } | if rest { RECORD_REST } else { 0 };
         let [s0, s1, s2, s3, s4, s5, s6, s7] = self.sequence.to_le_bytes();
-        [l0, l1, self.label.number(), self.wants_ack as u8, s0, s1, s2, s3, s4, s5, s6, s7]
+        [l0, l1, self.label.number(), flags, s0, s1, s2, s3, s4, s5, s6, s7]
     }
 }
+
+/// The flag of a record whose sender would like an acknowledgement.
+pub(super) const RECORD_WANTS_ACK: u8 = 1;
+/// The flag of a record whose payload is all that remains of the datagram.
+pub(super) const RECORD_REST: u8 = 1 << 1;

@@ -39,6 +39,11 @@ pub(crate) fn coalesce_received(socket: &impl AsFd) -> io::Result<()> {
     switch(socket, libc::IPPROTO_UDP, libc::UDP_GRO, 1)
 }
 
+/// Leaves the choice of a port until the socket connects, so that one port can serve towards several addresses.
+pub(crate) fn choose_port_late(socket: &impl AsFd) -> io::Result<()> {
+    switch(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
 /// Makes the kernel send IPv4 datagrams without a checksum, which keeps it from segmenting.
 #[cfg(test)]
 pub(crate) fn without_checksums(socket: &impl AsFd) -> io::Result<()> {

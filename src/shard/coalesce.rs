@@ -9,9 +9,10 @@
 use std::io::IoSlice;
 
 use tickcast_components::Slot;
+use tickcast_components::config::UDP_PAYLOAD_MAX;
 
 use super::table::{Endpoint, Messages, Table};
-use crate::framing::{DATAGRAM_HEADER_BYTES, DatagramHeader, Framing, RECORD_HEADER_BYTES};
+use crate::framing::{DATAGRAM_HEADER_BYTES, DatagramHeader, Framing, RECORD_HEADER_BYTES, RECORD_LENGTH_MAX};
 use crate::transport::Transmit;
 
 /// Datagrams built before they are sent. Batches of 128 cost no more per datagram than longer ones (see FACTS in
@@ -28,6 +29,9 @@ const SHARED_BYTES_MAX: u32 = 4096;
 const NO_BODY: u32 = u32::MAX;
 /// Messages in one datagram: two parts each, and the kernel takes at most 1,024 parts.
 const RECORDS_MAX: usize = 255;
+
+/// Datagrams that messages share are no longer than this, so that a message which takes the rest of its datagram is alone.
+const _: () = assert!(UDP_PAYLOAD_MAX <= RECORD_LENGTH_MAX);
 
 /// A datagram that is about to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -257,7 +261,7 @@ pub(super) fn transmits<'a>(
 }
 
 /// An empty vector of another lifetime in the same allocation.
-pub(super) fn recycle<A, B>(mut spent: Vec<A>) -> Vec<B> {
+pub(crate) fn recycle<A, B>(mut spent: Vec<A>) -> Vec<B> {
     spent.clear();
     spent.into_iter().map(|_| -> B { unreachable!("the vector is empty") }).collect()
 }

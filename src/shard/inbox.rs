@@ -47,7 +47,7 @@ fn put(port: &ShardPort, bytes_max: usize, inbound: Inbound) -> Result<(), Inbou
 pub(super) struct Sink<'a> {
     pub(super) inbox: &'a mut Inbox,
     pub(super) port: &'a ShardPort,
-    pub(super) core: &'a ShardCore,
+    pub(super) core: &'a mut ShardCore,
     pub(super) greeter: &'a mut Greeter,
     pub(super) framing: Framing,
     pub(super) limits: ShardLimits,
@@ -126,6 +126,16 @@ impl Sink<'_> {
         }
     }
 
+    /// What a datagram of somebody who is sent to says and wants of acknowledgements.
+    fn take_acks(&mut self, from: SocketAddr, slot: Option<Slot>, decoded: &Decoded<'_>) {
+        if let Some(block) = decoded.header.ack {
+            self.core.acked(from, slot, block);
+        }
+        if decoded.wants_ack() {
+            self.core.owe_ack(from, slot, decoded.header.epoch, decoded.header.sequence);
+        }
+    }
+
     fn take_framed(&mut self, from: SocketAddr, slot: Option<Slot>, datagram: &[u8]) {
         match decode(datagram) {
             Ok(decoded) if is_greeting(&decoded) => self.take_hello(from, &decoded),
@@ -135,6 +145,15 @@ impl Sink<'_> {
                 let sender = self.sender(from, slot);
                 if sender == Sender::Unwelcome {
                     self.counts.unknown_lost += decoded.records().len() as u64;
+                    return;
+                }
+                if sender == Sender::Known && (slot.is_some() || !self.core.is_connected()) {
+                    self.take_acks(from, slot, &decoded);
+                    if decoded.records().len() == 0 {
+                        self.core.is_there(from);
+                    }
+                }
+                if decoded.records().len() == 0 {
                     return;
                 }
                 // One allocation for the datagram, which its records share.
@@ -147,6 +166,9 @@ impl Sink<'_> {
             Err(error) => {
                 self.counts.malformed += 1;
                 tracing::trace!(%from, %error, "datagram rejected");
+                if self.core.is_connected() {
+                    self.core.malformed(from, slot);
+                }
             }
         }
     }
@@ -158,6 +180,8 @@ impl ReceiveSink for Sink<'_> {
         if from.port() == 0 {
             // Nobody can be answered there, and no host could admit it.
             self.counts.malformed += 1;
+        } else if self.core.is_connected() && self.core.has_ended(from, slot) {
+            // Nothing is read behind what was malformed; the transport only does not know yet.
         } else if self.framing == Framing::Raw {
             match self.sender(from, slot) {
                 Sender::Unwelcome => self.counts.unknown_lost += 1,

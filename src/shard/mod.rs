@@ -4,10 +4,13 @@
 //! between the batch that brings it and the report that settles it. Never does: addresses of peers, retries, groups;
 //! those are the frame's.
 //!
-//! [`table`] is who can be sent to and what waits for them, [`coalesce`] turns what waits into datagrams, [`core`] moves
-//! legs through both and keeps the books, [`inbox`] takes arrivals apart, [`greeter`] judges and answers greetings, [`known`] tells
-//! peers from strangers where there are several shards, [`task`] polls it all.
+//! [`table`] is who can be sent to and what waits for them, [`coalesce`] turns what waits into datagrams, [`begun`] and
+//! [`unacked`] keep what has left its queue and has no outcome yet, [`core`] moves legs through all of them and keeps the
+//! books, [`inbox`] takes arrivals apart, [`greeter`] judges and answers greetings, [`answers`] sends acknowledgements,
+//! [`known`] tells peers from strangers where there are several shards, [`task`] polls it all.
 
+mod answers;
+mod begun;
 mod coalesce;
 mod core;
 mod greeter;
@@ -15,7 +18,9 @@ mod inbox;
 mod known;
 mod table;
 mod task;
+mod unacked;
 
+pub(crate) use self::coalesce::recycle;
 pub(crate) use self::core::ShardCore;
 pub(crate) use self::greeter::Greeter;
 pub(crate) use self::known::KnownAddrs;

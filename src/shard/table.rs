@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use tickcast_components::{BatchMessage, CompactAddr, Overflow, Slot, Timestamp};
 use tickcast_systems::overflow::Rules;
 
-use super::known::KnownAddrs;
+use super::known::{KnownAddrs, Letter};
 use crate::framing::{RECORD_HEADER_BYTES, RecordHeader};
 
 /// How long a smaller size of datagrams is kept, as long as Linux keeps what it knows of a path (RFC 1191, section 6.3).
@@ -23,15 +23,53 @@ pub(super) struct Endpoint {
     /// Its sequence space, which knows the address; counts only while it is not closed.
     pub(super) wire: u32,
     pub(super) state: State,
-    /// Its transport has said that it cannot take more for now.
-    pub(super) blocked: bool,
     /// It is on the list of endpoints with something to send.
     pub(super) listed: bool,
-    /// The frame wants to know when half of the queue is free.
-    pub(super) credit_asked: bool,
+    pub(super) credit: Credit,
+    /// Its transport has begun to write some of its legs, which are in its queue no more.
+    pub(super) begun: bool,
+    /// Its place among the blocked; [`NOT_BLOCKED`] or [`CONNECTING`] if it is none of them.
+    blocked: u32,
     pub(super) queue: VecDeque<QueuedLeg>,
     /// The payload bytes in `queue`.
     pub(super) bytes: u64,
+}
+
+/// There is one for every peer.
+const _: () = assert!(size_of::<Endpoint>() == 56);
+
+/// It may be sent to.
+const NOT_BLOCKED: u32 = u32::MAX;
+/// It has no connection yet.
+const CONNECTING: u32 = u32::MAX - 1;
+
+impl Endpoint {
+    /// Whether it may not be sent to for now: its transport has said so, or is still connecting.
+    #[inline]
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked != NOT_BLOCKED
+    }
+
+    /// Whether something can leave now, past what waits.
+    pub(super) fn can_send(&self) -> bool {
+        self.state == State::Open && !self.is_blocked() && !self.begun
+    }
+
+    /// Whether its transport is still connecting.
+    pub(super) fn is_connecting(&self) -> bool {
+        self.blocked == CONNECTING
+    }
+}
+
+/// Whether the frame wants to know how much an endpoint can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Credit {
+    /// It does not.
+    Unasked,
+    /// Once half of the queue is free.
+    Asked,
+    /// It is, and the endpoint is on the list of those to be answered.
+    Due,
 }
 
 /// Whether a slot can be sent to.
@@ -43,7 +81,9 @@ pub(super) enum State {
     Open,
     /// Its sender has stopped; the frame has been told and will close the slot. Legs go back.
     Stopped,
-    /// As above, by a message's policy. Legs end.
+    /// As above, by this side, and the transport has forgotten the slot already, or is about to.
+    Released,
+    /// It has stopped by a message's policy. Legs end.
     StoppedByPolicy,
 }
 
@@ -61,6 +101,8 @@ pub(super) struct QueuedLeg {
 pub(super) struct Messages {
     list: Vec<Entry>,
     free: Vec<u32>,
+    /// How many of them the other side is asked to confirm.
+    acks: usize,
 }
 
 #[derive(Debug)]
@@ -70,6 +112,8 @@ struct Entry {
     legs: u32,
     /// As the message says.
     receipt: bool,
+    /// As the message says.
+    ack: bool,
 }
 
 impl Messages {
@@ -77,13 +121,14 @@ impl Messages {
     /// once, for all recipients.
     pub(super) fn insert(&mut self, message: BatchMessage) -> u32 {
         let record = RecordHeader {
-            length: message.payload.len() as u16,
+            length: message.payload.len(),
             label: message.label,
-            wants_ack: false,
+            wants_ack: message.ack,
             sequence: message.sequence,
         };
-        let receipt = message.receipt;
-        let entry = Entry { record: record.encode(), message: Some(message), legs: 1, receipt };
+        let (receipt, ack) = (message.receipt, message.ack);
+        self.acks += usize::from(ack);
+        let entry = Entry { record: record.encode(), message: Some(message), legs: 1, receipt, ack };
         if let Some(number) = self.free.pop() {
             self.list[number as usize] = entry;
             number
@@ -113,6 +158,17 @@ impl Messages {
         &self.list[number as usize].record
     }
 
+    /// Whether the other side is asked to confirm any of them.
+    #[inline]
+    pub(super) fn any_wants_ack(&self) -> bool {
+        self.acks > 0
+    }
+
+    /// Whether the other side is asked to confirm it.
+    pub(super) fn wants_ack(&self, number: u32) -> bool {
+        self.list[number as usize].ack
+    }
+
     pub(super) fn retain(&mut self, number: u32) {
         self.list[number as usize].legs += 1;
     }
@@ -124,6 +180,7 @@ impl Messages {
         entry.legs -= 1;
         if entry.legs == 0 {
             entry.message = None;
+            self.acks -= usize::from(entry.ack);
             self.free.push(number);
         }
         receipt
@@ -165,6 +222,8 @@ pub(super) struct Wire {
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) endpoints: Vec<Endpoint>,
+    /// Endpoints whose transport cannot take more for now. Each knows its place.
+    blocked: Vec<Slot>,
     pub(super) wires: Vec<Wire>,
     free_wires: Vec<u32>,
     /// The sequence spaces in use, by address.
@@ -185,6 +244,7 @@ impl Table {
     pub(super) fn new(hash: SeedableRandomState, known: Option<KnownAddrs>) -> Self {
         Self {
             endpoints: Vec::new(),
+            blocked: Vec::new(),
             wires: Vec::new(),
             free_wires: Vec::new(),
             wire_of: HashTable::new(),
@@ -196,20 +256,28 @@ impl Table {
         }
     }
 
+    /// Has sequence spaces begin behind this number.
+    #[cfg(test)]
+    pub(super) fn begin_at(&mut self, sequence: u32) {
+        self.high_water = sequence;
+    }
+
     pub(super) fn get(&self, slot: Slot) -> Option<&Endpoint> {
         self.endpoints.get(slot as usize)
     }
 
-    /// Gives a slot a sender. The slot is closed: the frame reuses it only after that was confirmed.
-    pub(super) fn open(&mut self, slot: Slot, generation: u32, addr: SocketAddr, blocked: bool) {
+    /// Gives a slot a sender, which may have to connect first. The slot is closed: the frame reuses it only after that was
+    /// confirmed.
+    pub(super) fn open(&mut self, slot: Slot, generation: u32, addr: SocketAddr, connecting: bool) {
         while self.endpoints.len() <= slot as usize {
             self.endpoints.push(Endpoint {
                 generation: 0,
                 wire: 0,
                 state: State::Closed,
-                blocked: false,
                 listed: false,
-                credit_asked: false,
+                credit: Credit::Unasked,
+                begun: false,
+                blocked: NOT_BLOCKED,
                 queue: VecDeque::new(),
                 bytes: 0,
             });
@@ -220,18 +288,52 @@ impl Table {
         endpoint.generation = generation;
         endpoint.wire = wire;
         endpoint.state = State::Open;
-        endpoint.blocked = blocked;
-        endpoint.credit_asked = false;
+        endpoint.blocked = if connecting { CONNECTING } else { NOT_BLOCKED };
+        endpoint.credit = Credit::Unasked;
     }
 
     /// Takes a slot's sender away.
     pub(super) fn close(&mut self, slot: Slot) {
+        self.unblock(slot);
         let endpoint = &mut self.endpoints[slot as usize];
         endpoint.state = State::Closed;
-        endpoint.blocked = false;
-        endpoint.credit_asked = false;
+        endpoint.credit = Credit::Unasked;
         let wire = endpoint.wire;
         self.leave_wire(wire);
+    }
+
+    /// Endpoints whose transport cannot take more for now.
+    pub(super) fn blocked(&self) -> &[Slot] {
+        &self.blocked
+    }
+
+    /// Notes that an endpoint's transport cannot take more.
+    pub(super) fn block(&mut self, slot: Slot) {
+        let endpoint = &mut self.endpoints[slot as usize];
+        if endpoint.blocked == NOT_BLOCKED {
+            endpoint.blocked = self.blocked.len() as u32;
+            self.blocked.push(slot);
+        }
+    }
+
+    /// Notes that it can, and has a connection.
+    pub(super) fn unblock(&mut self, slot: Slot) {
+        let place = std::mem::replace(&mut self.endpoints[slot as usize].blocked, NOT_BLOCKED) as usize;
+        // Neither of the two that are no place is this far down the list.
+        if place < self.blocked.len() {
+            self.blocked.swap_remove(place);
+            if let Some(&moved) = self.blocked.get(place) {
+                self.endpoints[moved as usize].blocked = place as u32;
+            }
+        }
+    }
+
+    /// Takes all of them off the list, into an empty one. None of them counts as blocked any more.
+    pub(super) fn unblock_all(&mut self, into: &mut Vec<Slot>) {
+        std::mem::swap(&mut self.blocked, into);
+        for &slot in &*into {
+            self.endpoints[slot as usize].blocked = NOT_BLOCKED;
+        }
     }
 
     /// Whether anybody sends to an address, here or on another shard.
@@ -272,7 +374,27 @@ impl Table {
         (endpoint.state != State::Closed).then(|| self.wires[endpoint.wire as usize].addr.get())
     }
 
-    fn wire_at(&self, addr: SocketAddr) -> Option<u32> {
+    /// Sends a letter to the shard that has an address, if another has it.
+    pub(super) fn post(&mut self, addr: SocketAddr, letter: Letter) {
+        if let Some(known) = &mut self.known {
+            known.post(addr, letter);
+        }
+    }
+
+    /// The next letter from another shard.
+    pub(super) fn letter(&self) -> Option<Letter> {
+        self.known.as_ref()?.letter()
+    }
+
+    /// Wakes the shards that have got letters.
+    pub(super) fn wake_others(&mut self) {
+        if let Some(known) = &mut self.known {
+            known.wake();
+        }
+    }
+
+    /// The sequence space of an address, if anybody here sends there.
+    pub(super) fn wire_at(&self, addr: SocketAddr) -> Option<u32> {
         let compact = CompactAddr::from(addr);
         self.wire_of.find(self.hash.hash_one(addr), |&wire| self.wires[wire as usize].addr == compact).copied()
     }

@@ -29,6 +29,10 @@ const PANIC_REST: Duration = Duration::from_millis(10);
 /// clients sent).
 const RECEIVED_PER_TURN_MAX: usize = 16_384;
 
+/// Endpoints that are let try again in one turn, so that a transport whose answers have no end keeps nothing else from its
+/// turn.
+const WRITABLE_PER_TURN_MAX: usize = 1024;
+
 /// A shard and everything it owns.
 pub(crate) struct ShardTask<S> {
     core: ShardCore,
@@ -84,8 +88,10 @@ impl<S: TransportShard> ShardTask<S> {
     /// One turn: events, arrivals, batches, what was blocked. Answers whether the shard should be polled again at once.
     fn turn(&mut self, context: &mut Context<'_>) -> bool {
         let now = self.now();
-        self.core.expire(now);
+        self.core.end_connections(&mut self.io);
+        // Before time is judged: a connection that was made in time is, however late this turn comes.
         self.take_events(context);
+        self.core.pass_time(&mut self.io, now);
         if self.core.is_interrupted() {
             self.core.resume(&mut self.io, now);
         }
@@ -96,13 +102,22 @@ impl<S: TransportShard> ShardTask<S> {
             self.core.resume(&mut self.io, now);
         }
         self.core.drain(&mut self.io, now);
-        let more = self.receive(context, now);
+        self.core.read_letters();
+        let mut more = self.receive(context, now);
+        self.core.end_connections(&mut self.io);
+        self.core.acknowledge(&mut self.io);
         // After everything else that sends, since a send that finds room again ends the transport's waiting for it.
+        let mut answers_left = WRITABLE_PER_TURN_MAX;
         while self.core.is_blocked()
             && let Poll::Ready(writable) = self.io.poll_writable(context)
         {
-            self.core.writable(writable);
+            self.core.writable(writable, now);
             self.core.drain(&mut self.io, now);
+            answers_left -= 1;
+            if answers_left == 0 {
+                more = true;
+                break;
+            }
         }
         // What sending and reading have brought about.
         self.take_events(context);
@@ -147,12 +162,12 @@ impl<S: TransportShard> ShardTask<S> {
         read.is_ready()
     }
 
-    /// Hands the report over, if there is anything in it and there is room. Else it grows.
-    fn publish(&mut self) {
+    /// Hands the report over, if there is anything in it and there is room. Else it grows. Answers whether it did.
+    fn publish(&mut self) -> bool {
         let drops_changed = self.kernel_drops != self.kernel_drops_told;
         self.core.report().kernel_drops = self.kernel_drops;
-        if self.core.report().is_empty() && !drops_changed {
-            return;
+        if !self.core.has_news() && !drops_changed {
+            return false;
         }
         let empty = self.port.spare_reports.pop().unwrap_or_default();
         let report = self.core.take_report(empty);
@@ -166,15 +181,16 @@ impl<S: TransportShard> ShardTask<S> {
             let empty = self.core.restore_report(report);
             // A full queue of spares only means that there are enough.
             let _ = self.port.spare_reports.push(empty);
-        } else {
-            self.kernel_drops_told = self.kernel_drops;
+            return false;
         }
+        self.kernel_drops_told = self.kernel_drops;
+        true
     }
 
     /// Sets the timer to the earliest deadline of what waits.
     fn set_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if !self.resting {
-            let at = self.core.deadline_min();
+            let at = self.core.next_due();
             if at == Timestamp::NEVER {
                 return Poll::Pending;
             }
@@ -209,10 +225,15 @@ impl<S: TransportShard> Future for ShardTask<S> {
                     this.timer.as_mut().reset(tokio::time::Instant::now() + PANIC_REST);
                 }
             }
-            this.publish();
+            let port = &this.port;
+            let arrived = !port.inbound.is_empty() || !port.greetings.is_empty() || !port.unknown.is_empty();
+            if this.publish() || arrived {
+                this.port.frame.wake();
+            }
             match this.set_timer(context) {
                 Poll::Ready(()) if this.resting => this.resting = false,
-                Poll::Ready(()) => this.core.expire(this.now()),
+                // What is due ends with the next turn.
+                Poll::Ready(()) => {}
                 Poll::Pending => {
                     if again {
                         // Not at once: the runtime has to ask the system what has arrived, and may have other tasks.
@@ -242,6 +263,7 @@ impl<S> Drop for ShardTask<S> {
             *words = Some(report);
         }
         self.port.gone.store(true, Ordering::Release);
+        self.port.frame.wake();
     }
 }
 

@@ -7,7 +7,9 @@ use std::marker::PhantomData;
 use bevy_ecs::prelude::*;
 use tickcast_components::{PeerId, Timestamp};
 
+use crate::outages::Outages;
 use crate::resources::Map;
+use crate::wheel::Wheel;
 
 /// Things to do at a time, earliest first. An entry may have become pointless; whoever takes it out checks.
 #[derive(Debug)]
@@ -39,6 +41,19 @@ impl<T: Ord> Agenda<T> {
         self.0.peek().is_some_and(|entry| entry.0.0 <= now)
     }
 
+    /// When the first of them is due; [`Timestamp::NEVER`] if there are none.
+    #[must_use]
+    pub fn next_at(&self) -> Timestamp {
+        self.0.peek().map_or(Timestamp::NEVER, |entry| entry.0.0)
+    }
+
+    /// Strikes what comes first as long as it is pointless.
+    pub fn skip_while(&mut self, mut is_pointless: impl FnMut(&T) -> bool) {
+        while self.0.peek().is_some_and(|entry| is_pointless(&entry.0.1)) {
+            self.0.pop();
+        }
+    }
+
     /// How many things are on the agenda.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -54,6 +69,7 @@ impl<T: Ord> Agenda<T> {
     /// Strikes what has become pointless.
     pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         self.0.retain(|entry| keep(&entry.0.1));
+        self.0.shrink_to(2 * self.0.len());
     }
 }
 
@@ -65,7 +81,9 @@ pub struct Agendas<P: PeerId> {
     /// Searches to be tried again: the peer, and the search.
     pub resolutions: Agenda<(Entity, Entity)>,
     /// Endpoints whose backoff ends, with the generation of the sender that stopped.
-    pub retries: Agenda<(Entity, u32)>,
+    pub retries: Wheel<(Entity, u32)>,
+    /// Endpoints without a connection, and when they have been so for too long.
+    pub outages: Outages,
     /// Bare addresses and unresolved peers to be forgotten if idle; by [`Agendas::push_idle`].
     pub idles: Agenda<Entity>,
     /// Who is on `idles`: once is enough.
@@ -76,17 +94,27 @@ pub struct Agendas<P: PeerId> {
 }
 
 impl<P: PeerId> Agendas<P> {
-    /// Empty agendas. The map is for who is on that of the idle.
-    pub(crate) fn new(idle_listed: Map<Entity, ()>) -> Self {
+    /// Empty agendas. The maps are for who is on that of the idle, and for who is without a connection.
+    pub(crate) fn new(idle_listed: Map<Entity, ()>, overdue_at: Map<Entity, Timestamp>) -> Self {
         Self {
             expiries: Agenda::default(),
             resolutions: Agenda::default(),
-            retries: Agenda::default(),
+            retries: Wheel::default(),
+            outages: Outages::new(overdue_at),
             idles: Agenda::default(),
             idle_listed,
             silences: Agenda::default(),
             marker: PhantomData,
         }
+    }
+
+    /// When the first thing on any of them is due; [`Timestamp::NEVER`] if there is none.
+    #[must_use]
+    pub fn earliest(&self) -> Timestamp {
+        let Self { expiries, resolutions, retries, outages, idles, idle_listed: _, silences, marker: _ } = self;
+        let people = idles.next_at().min(silences.next_at());
+        let senders = retries.next_at().min(outages.next_at());
+        expiries.next_at().min(resolutions.next_at()).min(senders).min(people)
     }
 
     /// Puts a peer or bare address on the agenda of the idle, unless it is there.

@@ -5,9 +5,12 @@
 
 use bevy_ecs::prelude::*;
 use tickcast_components::identity::{Obituaries, Obituary};
-use tickcast_components::{BatchEntry, Endpoint, HeldLeg, InstanceOf, Members, Parked, PeerId, Pending, Waiting};
+use tickcast_components::{
+    AfterClose, BatchEntry, Endpoint, EndpointState, HeldLeg, InstanceOf, Members, Outage, Parked, PeerId, Pending,
+    Waiting,
+};
 
-use crate::resources::{Books, Settings, Shards};
+use crate::resources::{Agendas, Books, Connects, Dirty, Settings, Shards};
 
 /// What the audit found, beside what the counters say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +33,11 @@ pub struct Audit {
     pub misplaced_members: u64,
     /// Queues whose byte count is not the sum of their legs.
     pub wrong_bytes: u64,
+    /// Endpoints that are on no list although they say so, or on two.
+    pub misplaced_spawns: u64,
+    /// Outages of endpoints that have a connection, or want none, or are gone; and endpoints without a connection that have
+    /// no outage.
+    pub wrong_outages: u64,
 }
 
 impl Audit {
@@ -42,6 +50,8 @@ impl Audit {
             && self.endpoints == self.endpoints_by_books
             && self.misplaced_members == 0
             && self.wrong_bytes == 0
+            && self.misplaced_spawns == 0
+            && self.wrong_outages == 0
     }
 }
 
@@ -72,6 +82,7 @@ pub fn audit<P: PeerId>(world: &mut World) -> Audit {
         .map(|(pending, _)| u64::from(pending.legs))
         .sum();
     let mut left: Vec<Entity> = Vec::new();
+    let mut gone: Vec<Entity> = Vec::new();
     if let Some(list) = world.resource_mut::<Obituaries>().of(instance) {
         for obituary in list.iter() {
             match obituary {
@@ -81,7 +92,10 @@ pub fn audit<P: PeerId>(world: &mut World) -> Audit {
                     audit.held_by_messages += u64::from(*legs);
                     audit.held_in_queues += u64::from(*legs);
                 }
-                Obituary::Endpoint { .. } => audit.endpoints += 1,
+                Obituary::Endpoint { entity, .. } => {
+                    audit.endpoints += 1;
+                    gone.push(*entity);
+                }
                 Obituary::Memberships { list, .. } => {
                     left.extend(list.as_slice().iter().map(|membership| membership.group));
                 }
@@ -109,7 +123,47 @@ pub fn audit<P: PeerId>(world: &mut World) -> Audit {
         let struck = left.iter().filter(|&&other| other == group).count() as u64;
         audit.misplaced_members += misplaced(world, group, members, struck);
     }
+    audit.misplaced_spawns = misplaced_spawns::<P>(world);
+    audit.wrong_outages = wrong_outages::<P>(world, &gone);
     audit
+}
+
+/// Endpoints that say that they are on a list of those that want a sender, and are not on exactly one.
+fn misplaced_spawns<P: PeerId>(world: &mut World) -> u64 {
+    let instance = InstanceOf(world.resource::<Settings<P>>().instance);
+    let mut listed: Vec<Entity> = world.resource::<Dirty<P>>().spawns.iter().copied().collect();
+    listed.extend(&world.resource::<Connects<P>>().waiting);
+    listed.retain(|&entity| world.get::<Endpoint>(entity).is_some());
+    let count = listed.len();
+    listed.sort_unstable();
+    listed.dedup();
+    let mut state = world.query::<(Entity, &Endpoint, &InstanceOf)>();
+    let ours = state.iter(world).filter(|(.., of)| **of == instance);
+    let wrong = ours.filter(|(entity, endpoint, _)| endpoint.queued != listed.binary_search(entity).is_ok());
+    (count - listed.len() + wrong.count()) as u64
+}
+
+/// Outages that are none, and endpoints that are without a connection unnoticed. Those in `gone` are settled by the next tick.
+fn wrong_outages<P: PeerId>(world: &mut World, gone: &[Entity]) -> u64 {
+    let settings = world.resource::<Settings<P>>();
+    let (instance, connected) = (InstanceOf(settings.instance), settings.connected);
+    let mut state = world.query::<(Entity, &Endpoint, &InstanceOf)>();
+    let outages = &world.resource::<Agendas<P>>().outages;
+    let stray = outages.iter().filter(|&entity| {
+        let wants = world.get::<Endpoint>(entity).is_some_and(|endpoint| endpoint.state.wants_connection());
+        !wants && !gone.contains(&entity)
+    });
+    let mut wrong = stray.count();
+    for (entity, endpoint, of) in state.iter(world) {
+        let without = matches!(
+            endpoint.state,
+            EndpointState::Connecting | EndpointState::Down | EndpointState::Closing(AfterClose::Retry(_))
+        );
+        let noted = outages.contains(entity);
+        let says = endpoint.outage != Outage::None;
+        wrong += usize::from(*of == instance && (noted != says || (connected && without && !noted)));
+    }
+    wrong as u64
 }
 
 /// Members that are not where their place says, or whose route belongs elsewhere, or whose own list disagrees.

@@ -10,19 +10,20 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::system::{SystemParam, SystemState};
 use tickcast_components::identity::{Obituaries, Obituary};
 use tickcast_components::{
-    AddressPolicy, Aim, Batch, BatchEntry, BatchMessage, CloseUnwritten, DropReason, EndpointReport,
-    EndpointReportKind, EndpointState, Endpoints, Event, Heard, InstanceOf, LegOutcome, Outcome, PathError, PathReport,
-    PeerId, PeerState, Pending, Recipients, Returned, ShardOp, ShardReport, Slot, Source, StopCause,
+    AddressPolicy, Aim, Batch, BatchEntry, BatchMessage, CloseUnwritten, ConnectionChange, ConnectionReport,
+    DropReason, EndpointReport, EndpointReportKind, EndpointState, Endpoints, Event, Heard, InstanceOf, LegOutcome,
+    Outcome, PathError, PathReport, PeerId, PeerState, Pending, Recipients, Returned, ShardOp, ShardReport, Slot,
+    Source, StopCause,
 };
 
-use crate::arrivals::arrivals;
+use crate::arrivals::{arrivals, is_there};
 use crate::ingest::spawn_peer;
 use crate::legs::{Legs, Whose};
 use crate::resolve::end_search;
 use crate::resources::{
     Books, Directory, Messages, Phase, Registry, Reports, Settings, Shard, Shards, Shutdown, Watch,
 };
-use crate::senders::Senders;
+use crate::senders::{LOOKS_AHEAD, Senders};
 
 /// Reports of one shard taken in one tick: as many as its queue holds.
 const REPORTS_PER_TICK_MAX: usize = tickcast_components::handoff::SHARD_REPORTS_MAX;
@@ -79,6 +80,9 @@ pub(crate) fn collect<P: PeerId>(
     }
     for (shard, mut report) in reports.drain(..) {
         count(shard, &mut report, &mut legs.books, &mut senders.shards.list);
+        for &from in &report.heard {
+            is_there(from, legs, senders, heard);
+        }
         settle(shard, &mut report, given_up, legs, senders, commands);
         give_back(&senders.shards.list[shard], report);
     }
@@ -111,8 +115,9 @@ impl<P: PeerId> Counts<'_, P> {
         self.reports.0.iter().all(|(_, report)| !report.has_details())
             && self.obituaries.of(self.settings.instance).is_none_or(|list| list.is_empty())
             && self.directory.changes.is_empty()
-            && self.shards.list.iter().all(|Shard { port, .. }| {
-                port.inbound.is_empty()
+            && self.shards.list.iter().all(|Shard { port, strangers, .. }| {
+                strangers.is_empty()
+                    && port.inbound.is_empty()
                     && port.greetings.is_empty()
                     && port.unknown.is_empty()
                     && !port.starved.load(Ordering::Acquire)
@@ -304,7 +309,18 @@ fn settle<P: PeerId>(
             take_back(endpoint, message, legs, senders);
         }
     }
-    for &EndpointReport { slot, generation, kind } in &report.endpoints {
+    let mut rest = report.endpoints.drain(..);
+    let mut ahead = 0;
+    while let Some(EndpointReport { slot, generation, kind }) = rest.next() {
+        if ahead == 0 {
+            ahead = LOOKS_AHEAD;
+            let slots = &senders.shards.list[shard];
+            let next = || rest.as_slice().iter().take(ahead);
+            let find = |report: &EndpointReport| slots.endpoint(report.slot, report.generation);
+            senders.look_ahead(next().filter(|report| !is_stop(report)).filter_map(find));
+            senders.look_ahead_of_stops(legs, next().filter(|report| is_stop(report)).filter_map(find));
+        }
+        ahead -= 1;
         let endpoint = senders.shards.list[shard].endpoint(slot, generation);
         if kind == EndpointReportKind::Closed {
             let entry = &mut senders.shards.list[shard].slots[slot as usize];
@@ -318,6 +334,14 @@ fn settle<P: PeerId>(
         let Some(entity) = endpoint else { continue };
         change(entity, kind, legs, senders, commands);
     }
+    drop(rest);
+    for ConnectionReport { addr, change } in report.connections.drain(..) {
+        legs.event(match change {
+            ConnectionChange::Accepted(identity) => Event::Connected { addr, identity },
+            ConnectionChange::Ended(cause) => Event::Disconnected { addr, cause },
+        });
+    }
+    legs.books.io.events_lost += report.connections_untold;
     for &PathReport { addr, error, count } in &report.path {
         if let PathError::TooBig { datagram_bytes_max } = error {
             // Whichever shard has heard it, it is the address's own that has to know.
@@ -336,6 +360,10 @@ fn settle<P: PeerId>(
     }
 }
 
+fn is_stop(report: &EndpointReport) -> bool {
+    matches!(report.kind, EndpointReportKind::Stopped(_))
+}
+
 /// Applies one change of a sender.
 fn change<P: PeerId>(
     entity: Entity,
@@ -347,11 +375,11 @@ fn change<P: PeerId>(
     let Ok((endpoint, _, of)) = senders.endpoints.get(entity) else { return };
     let (state, addr, peer) = (endpoint.state, endpoint.addr.get(), of.0);
     match kind {
-        EndpointReportKind::Connected => {
+        EndpointReportKind::Connected(identity) => {
             if state == EndpointState::Connecting {
                 senders.up(legs, entity);
                 let peer = legs.key(peer);
-                legs.event(Event::EndpointUp { peer, addr });
+                legs.event(Event::EndpointUp { peer, addr, identity });
             }
         }
         EndpointReportKind::Stopped(cause) => senders.stopped(legs, entity, cause),
@@ -381,7 +409,7 @@ fn path_error<P: PeerId>(addr: SocketAddr, error: PathError, count: u32, legs: &
     if endpoints.is_empty() && !senders.registry.bare.contains_key(&addr) {
         return;
     }
-    let peer = senders.peer_at(addr).and_then(|peer| legs.key(peer));
+    let peer = senders.peer_at(legs, addr).and_then(|peer| legs.key(peer));
     legs.event(Event::PathError { peer, addr, error, count });
     let cause = match error {
         PathError::PortUnreachable => StopCause::Refused,

@@ -1,13 +1,15 @@
 //! `expire`: held messages whose deadline has passed, or that have been parked for too long, end; and so does everything
 //! when the deadline of a shutdown has.
 //!
-//! Reads the agenda of expiries; writes outcomes. A message is on the agenda once, from when it was first held.
+//! Reads the agendas of expiries and of outages; writes outcomes. A message is on the agenda once, from when it was first
+//! held; an endpoint once for each time that it is without a connection.
 
 use bevy_ecs::prelude::*;
 use tickcast_components::{BatchEntry, DropReason, Outcome, PeerId, ShardOp, Timestamp};
 
 use crate::legs::{Legs, Whose};
 use crate::resources::{Agendas, Books, Now, Phase, Shards, Shutdown};
+use crate::senders::Senders;
 
 /// Pointless entries that the agenda of expiries may have before it is gone through.
 const AGENDA_SLACK: u64 = 16_384;
@@ -20,6 +22,7 @@ pub(crate) fn is_due<P: PeerId>(
     now: Res<Now<P>>,
 ) -> bool {
     agendas.expiries.is_due(now.at)
+        || agendas.outages.is_due(now.at)
         || matches!(shutdown.phase, Phase::Draining(_))
         || is_overgrown(&agendas, books.held)
 }
@@ -29,11 +32,7 @@ fn is_overgrown<P: PeerId>(agendas: &Agendas<P>, held: u64) -> bool {
     agendas.expiries.len() as u64 > 2 * held + AGENDA_SLACK
 }
 
-pub(crate) fn expire<P: PeerId>(
-    mut legs: Legs<P>,
-    mut shards: ResMut<Shards<P>>,
-    mut shutdown: ResMut<Shutdown<P>>,
-) -> u64 {
+pub(crate) fn expire<P: PeerId>(mut legs: Legs<P>, mut senders: Senders<P>, mut shutdown: ResMut<Shutdown<P>>) -> u64 {
     let now = legs.now.at;
     let mut ended = 0;
     // Going through it costs as much as it has grown.
@@ -45,14 +44,15 @@ pub(crate) fn expire<P: PeerId>(
         legs.agendas.expiries = expiries;
     }
     if let Phase::Draining(until) = shutdown.phase {
-        let empty = legs.books.held == 0 && shards.list.iter().all(|shard| shard.legs + shard.batch.legs == 0);
+        let empty = legs.books.held == 0 && senders.shards.list.iter().all(|shard| shard.legs + shard.batch.legs == 0);
         if empty || now >= until {
             shutdown.phase = Phase::Abandoning;
             ended += end_held(Timestamp::NEVER, Some(DropReason::Shutdown), &mut legs);
-            ended += abandon(&mut legs, &mut shards);
+            ended += abandon(&mut legs, &mut senders.shards);
         }
     }
-    ended + end_held(now, None, &mut legs)
+    ended += end_held(now, None, &mut legs);
+    ended + end_outages(&mut legs, &mut senders)
 }
 
 /// Ends what is due by `until`, for `reason` or for its own.
@@ -73,6 +73,15 @@ fn end_held<P: PeerId>(until: Timestamp, reason: Option<DropReason>, legs: &mut 
         ended += legs.drop_message(message, reason.unwrap_or(own));
     }
     ended
+}
+
+/// Ends what waits for endpoints that have been without a connection for too long.
+fn end_outages<P: PeerId>(legs: &mut Legs<P>, senders: &mut Senders<P>) -> u64 {
+    let before = legs.books.held;
+    while let Some(endpoint) = legs.agendas.outages.pop_due(legs.now.at) {
+        senders.drop_waiting(legs, endpoint, DropReason::NotConnected);
+    }
+    before - legs.books.held
 }
 
 /// Ends what no shard has taken yet, and tells the shards to end what they hold.

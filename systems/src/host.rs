@@ -12,7 +12,7 @@ use tickcast_components::group::Membership;
 use tickcast_components::peer::PeerBundle;
 use tickcast_components::{
     AddressError, DropReason, Endpoint, EndpointState, Endpoints, GroupId, Heard, InstanceOf, Link, Members,
-    Memberships, MessageId, PeerId, PeerKey, Pending, Route, ShardOp, Source, Timestamp,
+    Memberships, MessageId, PeerId, PeerKey, Pending, Route, ShardOp, Source, Timestamp, canonical,
 };
 
 use crate::groups;
@@ -220,6 +220,29 @@ pub fn challenge<P: PeerId>(world: &mut World, addr: SocketAddr, epoch: u32) -> 
     Ok(())
 }
 
+/// Why a connection could not be refused. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RefuseError {
+    /// The transport accepts no connections.
+    #[error("the transport accepts no connections")]
+    AcceptsNone,
+}
+
+/// Closes the connection that was accepted from an address and is nobody's, if there is one.
+///
+/// # Errors
+///
+/// [`RefuseError`].
+pub fn refuse<P: PeerId>(world: &mut World, addr: SocketAddr) -> Result<(), RefuseError> {
+    if !world.resource::<Settings<P>>().accepts {
+        return Err(RefuseError::AcceptsNone);
+    }
+    // The first shard accepts, and has what is nobody's.
+    world.resource_mut::<Shards<P>>().list[0].op(ShardOp::Refuse { addr: canonical(addr) });
+    Ok(())
+}
+
 /// Moves an admitted peer to another address. Whether the move is genuine is the host's to know.
 ///
 /// # Errors
@@ -275,10 +298,13 @@ pub fn restart<P: PeerId>(world: &mut World, key: &P) -> Result<(), PeerError> {
         match endpoint.state {
             EndpointState::Stopped => {
                 endpoint.state = EndpointState::New;
+                let queued = std::mem::replace(&mut endpoint.queued, true);
                 let mut books = world.resource_mut::<crate::resources::Books<P>>();
                 books.endpoint(Some(EndpointState::Stopped), Some(EndpointState::New));
                 let mut dirty = world.resource_mut::<Dirty<P>>();
-                dirty.spawns.push_back(entity);
+                if !queued {
+                    dirty.spawns.push_back(entity);
+                }
                 dirty.links.push(peer);
             }
             EndpointState::Closing(tickcast_components::AfterClose::Stop) => {

@@ -316,6 +316,7 @@ fn acquire<P: PeerId>(
         pending.legs = count;
         pending.label = message.label;
         pending.receipt = message.receipt;
+        pending.ack = message.ack;
         pending.overflow = message.overflow;
         recipients.aim = aim;
         recipients.except = except;
@@ -331,6 +332,7 @@ fn acquire<P: PeerId>(
         legs: count,
         label: message.label,
         receipt: message.receipt,
+        ack: message.ack,
         timed: false,
         overflow: message.overflow,
     };

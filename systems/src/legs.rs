@@ -82,6 +82,7 @@ impl<P: PeerId> Legs<'_, '_, P> {
                 legs: 1,
                 label: message.label,
                 receipt: message.receipt,
+                ack: message.ack,
                 timed: false,
                 overflow: message.overflow,
             };
@@ -311,6 +312,7 @@ pub(crate) fn batch_message(pending: &mut Pending, last: bool) -> BatchMessage {
         overflow: pending.overflow,
         label: pending.label,
         receipt: pending.receipt,
+        ack: pending.ack,
     }
 }
 

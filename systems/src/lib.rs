@@ -6,14 +6,17 @@
 //!
 //! One file per system: `ingest`, `collect`, `resolve`, `spawn_senders`, `regroup`, `dispatch`, `expire`,
 //! `flush`, `reap`, `report`. What several share: [`legs`] (taking, holding and ending legs), [`senders`] (the life
-//! of an endpoint), `groups`, [`overflow`], [`backoff`]. What a host calls between ticks: [`host`].
+//! of an endpoint), `groups`, [`overflow`], [`backoff`]. What a host calls between ticks: [`host`]; when
+//! there is something for the next one to do: [`due`].
 
 mod agenda;
 mod arrivals;
 pub mod audit;
 pub mod backoff;
 mod collect;
+mod connects;
 pub mod dispatch;
+pub mod due;
 mod expire;
 mod flush;
 mod groups;
@@ -21,6 +24,7 @@ pub mod host;
 mod ingest;
 pub mod legs;
 mod log;
+mod outages;
 pub mod overflow;
 pub mod owners;
 mod reap;
@@ -31,8 +35,10 @@ pub mod resources;
 pub mod schedule;
 pub mod senders;
 mod shards;
+pub mod shown;
 mod spawn_senders;
 pub mod submit;
+mod wheel;
 
 pub use audit::{Audit, audit};
 pub use dispatch::SHARDS_MAX;

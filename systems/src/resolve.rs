@@ -9,7 +9,7 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::system::{SystemParam, SystemState};
 use tickcast_components::{
     AddressError, AddressPolicy, AfterClose, BareAddr, Endpoint, EndpointOf, EndpointState, Event, HeldLeg, InstanceOf,
-    Parked, PeerId, PeerState, Resolution, Source, Sources, Waiting,
+    Outage, Parked, PeerId, PeerState, Resolution, Source, Sources, Waiting,
 };
 
 use crate::backoff;
@@ -397,6 +397,8 @@ impl NewEndpoint {
             shard,
             attempt: 0,
             in_use: false,
+            queued: true,
+            outage: Outage::None,
             credit_asked: false,
             predecessors: self.predecessors,
             generation: 0,

@@ -20,8 +20,11 @@ use tickcast_components::{
 };
 
 pub use crate::agenda::{Agenda, Agendas};
+pub use crate::connects::{CONNECT_SECOND, Connects};
+pub use crate::outages::Outages;
 pub use crate::owners::Owners;
 pub use crate::shards::{Shard, Shards, SlotEntry};
+pub use crate::wheel::Wheel;
 
 /// A map whose hash is keyed from the engine's seed: the same in every run of a simulation, unknown to an attacker who
 /// chooses keys.
@@ -41,6 +44,8 @@ pub struct Settings<P: PeerId> {
     pub origin: Instant,
     /// Whether an endpoint is up only once its transport says so.
     pub connected: bool,
+    /// Whether the transport accepts connections.
+    pub accepts: bool,
     /// What the host's handles are checked against.
     pub port: Arc<IngressPort<P>>,
 }
@@ -194,7 +199,7 @@ pub struct Dirty<P: PeerId> {
     pub lookups: Vec<Entity>,
     /// Peers that are new and join the group of all peers.
     pub newcomers: Vec<Entity>,
-    /// Endpoints that want a sender.
+    /// Endpoints that want a sender, each once; put there by `want` in `senders`.
     pub spawns: VecDeque<Entity>,
     /// Peers whose route must be found anew.
     pub links: Vec<Entity>,
@@ -331,6 +336,8 @@ pub struct Parts<P: PeerId> {
     pub seed: u64,
     /// Whether an endpoint is up only once its transport says so.
     pub connected: bool,
+    /// Whether the transport accepts connections.
+    pub accepts: bool,
     /// The handles' lane.
     pub ingress: Arc<IngressPort<P>>,
     /// One per shard.
@@ -363,6 +370,7 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
         instance,
         origin: parts.origin,
         connected: parts.connected,
+        accepts: parts.accepts,
         port: parts.ingress,
     });
     world.insert_resource(Now::<P> { tick: 0, at: Timestamp(0), marker });
@@ -402,7 +410,8 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
         received_bytes: 0,
         logged: 0,
     });
-    world.insert_resource(Agendas::<P>::new(Map::with_hasher(hash())));
+    world.insert_resource(Agendas::<P>::new(Map::with_hasher(hash()), Map::with_hasher(hash())));
+    world.insert_resource(Connects::<P>::new());
     world.insert_resource(Dirty::<P> {
         listings: Vec::new(),
         listing_of: Map::with_hasher(hash()),

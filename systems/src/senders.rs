@@ -20,11 +20,14 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
 use tickcast_components::{
     AddressPolicy, AfterClose, CloseUnwritten, CompactAddr, DropReason, Endpoint, EndpointOf, EndpointState, Endpoints,
-    HeldLeg, HeldQueue, PeerId, ShardOp, StopCause, Waiting,
+    HeldLeg, HeldQueue, Outage, PeerId, ShardOp, Source, Sources, StopCause, Waiting,
 };
 
 use crate::legs::{Legs, Whose};
 use crate::resources::{Dice, Dirty, Registry, Shards};
+
+/// Endpoints looked at before the first of them is changed.
+pub(crate) const LOOKS_AHEAD: usize = 64;
 
 /// Access to endpoints, and to everything that a change of one touches.
 #[derive(SystemParam)]
@@ -44,18 +47,54 @@ pub struct Senders<'w, 's, P: PeerId> {
 }
 
 impl<P: PeerId> Senders<'_, '_, P> {
+    /// Looks at endpoints that are about to be changed, a few at a time. The misses of large tables then overlap, where one
+    /// change at a time would wait for each (`benches/connect.rs`).
+    pub fn look_ahead(&self, endpoints: impl Iterator<Item = Entity>) {
+        let mut seen = false;
+        for entity in endpoints {
+            seen ^= self.endpoints.get(entity).is_ok_and(|(endpoint, _, of)| endpoint.queued ^ (of.0 == entity));
+        }
+        std::hint::black_box(seen);
+    }
+
+    /// The same for endpoints whose senders have stopped: what waits for them is looked at as well, and the ids of those of
+    /// their peers that events tell.
+    pub fn look_ahead_of_stops(&self, legs: &Legs<P>, endpoints: impl Iterator<Item = Entity>) {
+        let mut seen = false;
+        for entity in endpoints {
+            let Ok((endpoint, waiting, of)) = self.endpoints.get(entity) else { continue };
+            // Compared with itself, an id is read, whatever its type is.
+            let is_read = || legs.keys.get(of.0).is_ok_and(|key| key.0 == std::hint::black_box(key).0);
+            let id = endpoint.outage != Outage::Told && is_read();
+            seen ^= endpoint.queued ^ waiting.is_empty() ^ id;
+        }
+        std::hint::black_box(seen);
+    }
+
     /// Moves an endpoint to another state.
     pub fn set(&mut self, legs: &mut Legs<P>, entity: Entity, state: EndpointState) {
         let Ok((mut endpoint, _, of)) = self.endpoints.get_mut(entity) else { return };
-        legs.books.endpoint(Some(endpoint.state), Some(state));
-        endpoint.state = state;
+        let (before, peer) = (std::mem::replace(&mut endpoint.state, state), of.0);
         endpoint.since = legs.now.at;
-        self.dirty.links.push(of.0);
-        let peer = of.0;
+        legs.books.endpoint(Some(before), Some(state));
         if state == EndpointState::New {
-            self.dirty.spawns.push_back(entity);
+            want(&mut self.dirty, &mut endpoint, entity);
         }
-        if legs.settings.config.addresses == AddressPolicy::Failover {
+        let was_up = before == EndpointState::Up;
+        if legs.settings.connected {
+            // The outage of a new one begins when it is in line, since a spare one of a failover peer never is.
+            if state == EndpointState::Up || !state.wants_connection() {
+                end_outage(legs, &mut endpoint, entity);
+            } else if was_up {
+                begin_outage(legs, &mut endpoint, entity);
+            }
+        }
+        let failover = legs.settings.config.addresses == AddressPolicy::Failover;
+        // Where every address gets everything, only one that is up makes a route direct: attempts that fail change none.
+        if failover || was_up || state == EndpointState::Up {
+            self.dirty.links.push(peer);
+        }
+        if failover {
             self.choose(legs, peer);
         }
     }
@@ -64,9 +103,9 @@ impl<P: PeerId> Senders<'_, '_, P> {
     /// the others: only the one in use ever holds legs, so that order is kept over every change.
     pub fn choose(&mut self, legs: &mut Legs<P>, peer: Entity) -> Option<Entity> {
         let chosen = self.working(peer, None)?;
-        let (endpoint, ..) = self.endpoints.get(chosen).ok()?;
+        let (mut endpoint, ..) = self.endpoints.get_mut(chosen).ok()?;
         if endpoint.state == EndpointState::New {
-            self.dirty.spawns.push_back(chosen);
+            want(&mut self.dirty, &mut endpoint, chosen);
         }
         if endpoint.in_use {
             return Some(chosen);
@@ -177,6 +216,9 @@ impl<P: PeerId> Senders<'_, '_, P> {
     /// The end of an endpoint whose legs have all found their way.
     pub fn forget(&mut self, legs: &mut Legs<P>, entity: Entity, endpoint: &Endpoint) {
         legs.books.endpoint(Some(endpoint.state), None);
+        if endpoint.outage != Outage::None {
+            legs.agendas.outages.end(entity);
+        }
         self.registry.owners.remove(endpoint.addr.get(), entity);
     }
 
@@ -192,9 +234,13 @@ impl<P: PeerId> Senders<'_, '_, P> {
         self.registry.owners.at(addr, is_there)
     }
 
-    /// The peer whose address it is; `None` if several have it, since then an arrival cannot be told apart.
-    pub fn peer_at(&self, addr: std::net::SocketAddr) -> Option<Entity> {
-        let mut owners = self.owners(addr);
+    /// The peer whose address it is; `None` if several have it, since then an arrival cannot be told apart. Over connections
+    /// only while the peer has one there: after that, whoever comes from the address may be anybody.
+    pub fn peer_at(&self, legs: &Legs<P>, addr: std::net::SocketAddr) -> Option<Entity> {
+        let connected = legs.settings.connected;
+        let mut owners = self.owners(addr).filter(|&entity| {
+            !connected || self.endpoints.get(entity).is_ok_and(|(endpoint, ..)| endpoint.state.holds_slot())
+        });
         match (owners.next(), owners.next()) {
             (Some(only), None) => self.endpoints.get(only).ok().map(|(.., of)| of.0),
             _ => None,
@@ -204,9 +250,20 @@ impl<P: PeerId> Senders<'_, '_, P> {
     /// Ends every leg that waits for an endpoint.
     pub fn drop_waiting(&mut self, legs: &mut Legs<P>, entity: Entity, reason: DropReason) {
         let Ok((endpoint, mut waiting, of)) = self.endpoints.get_mut(entity) else { return };
+        if waiting.is_empty() {
+            return;
+        }
         let whose = Whose { peer: Some(of.0), addr: Some(endpoint.addr.get()) };
         for leg in waiting.queue.take() {
             legs.drop_held(&leg, reason, whose);
+        }
+    }
+
+    /// Ends every leg that waits for an endpoint that has been without a connection for too long.
+    fn drop_overdue(&mut self, legs: &mut Legs<P>, entity: Entity) {
+        let waits = self.endpoints.get(entity).is_ok_and(|(_, waiting, _)| !waiting.is_empty());
+        if waits && legs.agendas.outages.is_overdue(entity, legs.now.at) {
+            self.drop_waiting(legs, entity, DropReason::NotConnected);
         }
     }
 
@@ -252,32 +309,56 @@ impl<P: PeerId> Senders<'_, '_, P> {
     /// The sender of an endpoint has stopped by itself.
     pub fn stopped(&mut self, legs: &mut Legs<P>, entity: Entity, cause: StopCause) {
         let cap = legs.settings.config.resolve_retry_max;
-        let failover = legs.settings.config.addresses == AddressPolicy::Failover;
         let Ok((mut endpoint, _, of)) = self.endpoints.get_mut(entity) else { return };
         let (peer, addr) = (of.0, endpoint.addr.get());
-        if !matches!(endpoint.state, EndpointState::Connecting | EndpointState::Up) {
+        let was_up = endpoint.state == EndpointState::Up;
+        if !was_up && endpoint.state != EndpointState::Connecting {
             return;
         }
+        let accepted = is_accepted(legs, &endpoint, peer);
         // The memory of earlier failures fades only after a time in which the sender proved itself.
-        if endpoint.state == EndpointState::Up && legs.now.at.since(endpoint.since) >= cap {
+        if was_up && legs.now.at.since(endpoint.since) >= cap {
             endpoint.attempt = 0;
         }
         endpoint.attempt = endpoint.attempt.saturating_add(1);
+        // What the directory says meanwhile comes by itself: it is asked when a sender that worked has stopped, or a new one
+        // fails, and not at every further attempt.
+        let ask = was_up || endpoint.attempt == 1;
+        // An endpoint goes down once, however often attempts fail after that.
+        let tell = endpoint.outage != Outage::Told;
+        let in_outage = endpoint.outage != Outage::None;
+        if in_outage {
+            endpoint.outage = Outage::Told;
+        }
         let then = if cause == StopCause::Policy {
             self.drop_waiting(legs, entity, DropReason::EndpointStopped);
             AfterClose::Stop
+        } else if accepted {
+            // Whoever has connected from there has to come back. Perhaps the host has heard of it before us.
+            self.dirty.list_again(peer, Source::Admitted, Vec::new());
+            AfterClose::Unlist
         } else {
-            let heir = if failover { self.working(peer, Some(entity)) } else { None };
+            let heir = self.usable_other(legs, peer, entity);
             if let Some(heir) = heir {
                 self.precede(heir);
+            } else if in_outage {
+                self.drop_overdue(legs, entity);
             }
             AfterClose::Retry(heir)
         };
         let despawn = self.close(legs, entity, then);
         debug_assert!(!despawn, "only a removal despawns");
-        self.dirty.lookups.push(peer);
-        let event = tickcast_components::Event::EndpointDown { peer: legs.key(peer), addr, cause };
-        legs.event(event);
+        if ask {
+            self.dirty.lookups.push(peer);
+        }
+        if was_up && let Ok((mut endpoint, ..)) = self.endpoints.get_mut(entity) {
+            // It has begun with this.
+            endpoint.outage = if endpoint.outage == Outage::Begun { Outage::Told } else { endpoint.outage };
+        }
+        if tell {
+            let event = tickcast_components::Event::EndpointDown { peer: legs.key(peer), addr, cause };
+            legs.event(event);
+        }
     }
 
     /// Stops an endpoint because a message's policy asks for it.
@@ -341,6 +422,14 @@ impl<P: PeerId> Senders<'_, '_, P> {
         first_of_rank.into_iter().flatten().next()
     }
 
+    /// Where a failover peer's legs go when the sender of `entity` has stopped: an address that works, or may without a
+    /// backoff. Without one they stay, since it may be this one that comes back first.
+    fn usable_other(&self, legs: &Legs<P>, peer: Entity, entity: Entity) -> Option<Entity> {
+        let failover = legs.settings.config.addresses == AddressPolicy::Failover;
+        let other = if failover { self.working(peer, Some(entity)) } else { None };
+        other.filter(|&other| self.is_usable(other))
+    }
+
     /// Puts the next sender of an endpoint on the agenda: full jitter under a doubling cap.
     fn retry_later(&mut self, legs: &mut Legs<P>, entity: Entity) {
         let Ok((endpoint, ..)) = self.endpoints.get(entity) else { return };
@@ -353,6 +442,35 @@ impl<P: PeerId> Senders<'_, '_, P> {
         );
         legs.agendas.retries.push(legs.now.at.after(delay), (entity, endpoint.generation));
     }
+}
+
+/// Puts an endpoint on the list of those that want a sender, unless it is there or in line already.
+pub(crate) fn want<P: PeerId>(dirty: &mut Dirty<P>, endpoint: &mut Endpoint, entity: Entity) {
+    if !std::mem::replace(&mut endpoint.queued, true) {
+        dirty.spawns.push_back(entity);
+    }
+}
+
+/// Notes that an endpoint wants a connection and has none, unless that is known.
+pub(crate) fn begin_outage<P: PeerId>(legs: &mut Legs<P>, endpoint: &mut Endpoint, entity: Entity) {
+    if endpoint.outage == Outage::None {
+        endpoint.outage = Outage::Begun;
+        let overdue_at = legs.now.at.after(legs.settings.config.connect_deadline);
+        legs.agendas.outages.begin(entity, overdue_at);
+    }
+}
+
+/// Notes that an endpoint has a connection, or wants none.
+pub(crate) fn end_outage<P: PeerId>(legs: &mut Legs<P>, endpoint: &mut Endpoint, entity: Entity) {
+    if std::mem::take(&mut endpoint.outage) != Outage::None {
+        legs.agendas.outages.end(entity);
+    }
+}
+
+/// Whether an endpoint is nothing but a connection that was accepted. Where a peer was admitted it has connected from, and
+/// nobody listens there, so such an address is never dialled. A bare address is: nobody was admitted.
+pub(crate) fn is_accepted<P: PeerId>(legs: &Legs<P>, endpoint: &Endpoint, peer: Entity) -> bool {
+    legs.settings.accepts && endpoint.sources == Sources::only(Source::Admitted) && legs.keys.contains(peer)
 }
 
 /// Whether a sender in this state works, or may without a backoff.

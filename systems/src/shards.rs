@@ -1,11 +1,12 @@
 //! The frame's side of every shard: its batch, its slots, and the ledger of what it was handed.
 
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use tickcast_components::group::Lane;
-use tickcast_components::{Batch, BatchEntry, BatchMessage, PeerId, ShardOp, ShardPort, Slot, SlotList};
+use tickcast_components::{Batch, BatchEntry, BatchMessage, Inbound, PeerId, ShardOp, ShardPort, Slot, SlotList};
 
 /// The frame's side of every shard.
 #[derive(Resource, Debug)]
@@ -27,6 +28,9 @@ impl<P: PeerId> Shards<P> {
 pub struct Shard {
     /// The queues.
     pub port: Arc<ShardPort>,
+    /// Strangers' arrivals that were looked at and wait for their turn, before those that are in the queue. Only where
+    /// connections are accepted.
+    pub strangers: VecDeque<Inbound>,
     /// What the next flush hands over.
     pub batch: Batch,
     /// Empty batches.
@@ -67,6 +71,7 @@ impl Shard {
     fn new(port: Arc<ShardPort>) -> Self {
         Self {
             port,
+            strangers: VecDeque::new(),
             batch: Batch::default(),
             spare: Vec::new(),
             slots: Vec::new(),

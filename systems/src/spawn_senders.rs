@@ -1,62 +1,167 @@
-//! `spawn_senders`: endpoints that have no sender get one, at most so many per tick.
+//! `spawn_senders`: endpoints that have no sender get one, within the budgets of a tick and of a second.
 //!
-//! Reads the list of endpoints that want a sender, and retries whose backoff is over; writes slots, states and the
-//! shards' batches. A datagram endpoint is up at once; a connected one when its transport says so.
+//! Reads the list of endpoints that want a sender, retries whose backoff is over, and the line of those that wait to be
+//! dialled; writes slots, states and the shards' batches. A datagram endpoint is up at once; a connected one when its
+//! transport says so. What attaches to an accepted connection makes none, and does not wait in line.
 
 use bevy_ecs::prelude::*;
-use tickcast_components::{AddressPolicy, EndpointState, Event, PeerId, ShardOp};
+use tickcast_components::{AddressPolicy, Endpoint, EndpointState, Event, PeerId, ShardOp};
 
+use crate::connects::LINE_SLACK;
 use crate::legs::Legs;
-use crate::resources::{Agendas, Dirty, LIST_KEPT_MAX, Now, Phase, Shutdown};
-use crate::senders::Senders;
+use crate::resources::{Agendas, Connects, Dirty, LIST_KEPT_MAX, Now, Phase, Settings, Shutdown};
+use crate::senders::{LOOKS_AHEAD, Senders, begin_outage, end_outage, is_accepted};
 
-/// Whether any endpoint wants a sender.
-pub(crate) fn is_due<P: PeerId>(dirty: Res<Dirty<P>>, agendas: Res<Agendas<P>>, now: Res<Now<P>>) -> bool {
-    !dirty.spawns.is_empty() || agendas.retries.is_due(now.at)
+/// Whether any endpoint wants a sender and may have one.
+pub(crate) fn is_due<P: PeerId>(
+    dirty: Res<Dirty<P>>,
+    agendas: Res<Agendas<P>>,
+    connects: Res<Connects<P>>,
+    settings: Res<Settings<P>>,
+    now: Res<Now<P>>,
+) -> bool {
+    !dirty.spawns.is_empty() || agendas.retries.is_due(now.at) || connects.is_due(&settings.config, now.at)
 }
 
-pub(crate) fn spawn_senders<P: PeerId>(mut legs: Legs<P>, mut senders: Senders<P>, shutdown: Res<Shutdown<P>>) -> u64 {
-    while let Some((entity, generation)) = legs.agendas.retries.pop_due(legs.now.at) {
-        let due = senders
-            .endpoints
-            .get(entity)
-            .is_ok_and(|(endpoint, ..)| endpoint.state == EndpointState::Down && endpoint.generation == generation);
-        if due {
-            senders.set(&mut legs, entity, EndpointState::New);
-        }
-    }
+pub(crate) fn spawn_senders<P: PeerId>(
+    mut legs: Legs<P>,
+    mut senders: Senders<P>,
+    mut connects: ResMut<Connects<P>>,
+    shutdown: Res<Shutdown<P>>,
+) -> u64 {
+    let now = legs.now.at;
     if !matches!(shutdown.phase, Phase::Running | Phase::Draining(_)) {
+        give_up(&mut legs, &mut senders, &mut connects);
         return 0;
     }
-    let failover = legs.settings.config.addresses == AddressPolicy::Failover;
-    let mut spawned = 0;
-    while spawned < legs.settings.config.spawns_per_tick_max {
-        let Some(entity) = senders.dirty.spawns.pop_front() else { break };
-        let Ok((endpoint, _, of)) = senders.endpoints.get(entity) else { continue };
-        // Events may have named an endpoint twice, or it may have changed meanwhile.
-        if endpoint.state != EndpointState::New {
-            continue;
+    retry(&mut legs, &mut senders);
+    let spawns_max = legs.settings.config.spawns_per_tick_max;
+    let allowance = connects.allowance(&legs.settings.config, now).min(spawns_max);
+    let (mut spawned, mut begun) = (0, 0);
+    // Who waits in line comes before who is new.
+    while begun < allowance
+        && let Some(entity) = connects.waiting.pop_front()
+    {
+        if let Some(wish) = wish(entity, &mut legs, &mut senders) {
+            open(entity, wish, &mut legs, &mut senders);
+            (spawned, begun) = (spawned + 1, begun + usize::from(wish == Wish::Dial));
         }
-        let (shard, addr, peer) = (usize::from(endpoint.shard), endpoint.addr.get(), of.0);
-        if failover && senders.choose(&mut legs, peer) != Some(entity) {
-            continue;
-        }
-        spawned += 1;
-        let (slot, generation) = senders.shards.list[shard].take_slot(entity);
-        senders.shards.list[shard].op(ShardOp::Open { slot, generation, addr });
-        if let Ok((mut endpoint, ..)) = senders.endpoints.get_mut(entity) {
-            endpoint.slot = slot;
-            endpoint.generation = generation;
-        }
-        if legs.settings.connected {
-            senders.set(&mut legs, entity, EndpointState::Connecting);
-        } else {
-            senders.up(&mut legs, entity);
-            if let Some(peer) = legs.key(peer) {
-                legs.event(Event::EndpointUp { peer: Some(peer), addr });
+    }
+    while spawned < spawns_max
+        && let Some(entity) = senders.dirty.spawns.pop_front()
+    {
+        match wish(entity, &mut legs, &mut senders) {
+            Some(Wish::Dial) if begun >= allowance => connects.waiting.push_back(entity),
+            Some(wish) => {
+                open(entity, wish, &mut legs, &mut senders);
+                (spawned, begun) = (spawned + 1, begun + usize::from(wish == Wish::Dial));
             }
+            None => {}
         }
     }
     senders.dirty.spawns.shrink_to(LIST_KEPT_MAX);
+    connects.take(begun, now);
+    tidy(&legs, &mut senders, &mut connects);
     spawned as u64
+}
+
+/// Lets those whose backoff is over want a sender again.
+fn retry<P: PeerId>(legs: &mut Legs<P>, senders: &mut Senders<P>) {
+    let mut due = [(Entity::PLACEHOLDER, 0); LOOKS_AHEAD];
+    loop {
+        let mut count = 0;
+        while count < due.len()
+            && let Some(retry) = legs.agendas.retries.pop_due(legs.now.at)
+        {
+            due[count] = retry;
+            count += 1;
+        }
+        if count == 0 {
+            return;
+        }
+        senders.look_ahead(due[..count].iter().map(|&(entity, _)| entity));
+        for &(entity, generation) in &due[..count] {
+            let is_same =
+                |endpoint: &Endpoint| endpoint.state == EndpointState::Down && endpoint.generation == generation;
+            if senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| is_same(endpoint)) {
+                senders.set(legs, entity, EndpointState::New);
+            }
+        }
+    }
+}
+
+/// How an endpoint may get its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    /// Nothing has to be made.
+    Open,
+    /// By the connection that was accepted from its address, and in no other way.
+    Attach,
+    /// By a connection that has to be made.
+    Dial,
+}
+
+/// What an endpoint that is taken off a list wants; nothing if that has changed meanwhile.
+fn wish<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>) -> Option<Wish> {
+    let (endpoint, _, of) = senders.endpoints.get(entity).ok()?;
+    let (is_new, peer) = (endpoint.state == EndpointState::New, of.0);
+    // A failover peer has one sender at a time. It is put on the list when its turn comes.
+    let failover = legs.settings.config.addresses == AddressPolicy::Failover;
+    let has_turn = is_new && (!failover || senders.choose(legs, peer) == Some(entity));
+    let (mut endpoint, ..) = senders.endpoints.get_mut(entity).ok()?;
+    if !has_turn {
+        endpoint.queued = false;
+        if is_new {
+            end_outage(legs, &mut endpoint, entity);
+        }
+        return None;
+    }
+    if !legs.settings.connected {
+        return Some(Wish::Open);
+    }
+    begin_outage(legs, &mut endpoint, entity);
+    Some(if is_accepted(legs, &endpoint, peer) { Wish::Attach } else { Wish::Dial })
+}
+
+/// Gives an endpoint a slot, and its shard something to do.
+fn open<P: PeerId>(entity: Entity, wish: Wish, legs: &mut Legs<P>, senders: &mut Senders<P>) {
+    let Ok((mut endpoint, _, of)) = senders.endpoints.get_mut(entity) else { return };
+    let (addr, peer) = (endpoint.addr.get(), of.0);
+    let shard = &mut senders.shards.list[usize::from(endpoint.shard)];
+    let (slot, generation) = shard.take_slot(entity);
+    shard.op(ShardOp::Open { slot, generation, addr, dial: wish != Wish::Attach });
+    let endpoint: &mut Endpoint = &mut endpoint;
+    (endpoint.slot, endpoint.generation, endpoint.queued) = (slot, generation, false);
+    if wish == Wish::Open {
+        senders.up(legs, entity);
+        if let Some(peer) = legs.key(peer) {
+            legs.event(Event::EndpointUp { peer: Some(peer), addr, identity: None });
+        }
+    } else {
+        senders.set(legs, entity, EndpointState::Connecting);
+    }
+}
+
+/// Keeps the line from growing with endpoints that no longer want a sender while it had to wait. A pass costs as much as it
+/// has grown.
+fn tidy<P: PeerId>(legs: &Legs<P>, senders: &mut Senders<P>, connects: &mut Connects<P>) {
+    if connects.waiting.len() > 2 * legs.books.endpoints.new as usize + LINE_SLACK {
+        connects.waiting.retain(|&entity| {
+            let Ok((mut endpoint, ..)) = senders.endpoints.get_mut(entity) else { return false };
+            endpoint.queued = endpoint.state == EndpointState::New;
+            endpoint.queued
+        });
+    }
+    connects.waiting.shrink_to(LIST_KEPT_MAX);
+}
+
+/// Nobody gets a sender any more: the shutdown has given up.
+fn give_up<P: PeerId>(legs: &mut Legs<P>, senders: &mut Senders<P>, connects: &mut Connects<P>) {
+    legs.agendas.retries.clear();
+    let waiting = std::mem::take(&mut connects.waiting);
+    for entity in std::mem::take(&mut senders.dirty.spawns).into_iter().chain(waiting) {
+        if let Ok((mut endpoint, ..)) = senders.endpoints.get_mut(entity) {
+            endpoint.queued = false;
+        }
+    }
 }

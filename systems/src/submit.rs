@@ -23,6 +23,15 @@ pub fn check<P: PeerId>(port: &IngressPort<P>, to: &mut Addressed<P>, message: &
     if bytes > max {
         return Err(SendError::PayloadTooLarge { bytes, max });
     }
+    if bytes == 0 && !port.empty {
+        return Err(SendError::EmptyPayload);
+    }
+    if message.reliable && !port.reliable {
+        return Err(SendError::Unreliable);
+    }
+    if message.ack && !port.acks {
+        return Err(SendError::NoAcks);
+    }
     match &mut to.target {
         Target::Peer(peer) if port.local_id.as_ref() == Some(peer) && !loops_back(port) => Err(SendError::ToOneself),
         Target::Addr(addr) => {
@@ -71,5 +80,6 @@ pub fn submit<P: PeerId>(port: &IngressPort<P>, mut to: Addressed<P>, message: M
         port.bytes.fetch_sub(bytes, Ordering::Relaxed);
         return Err(SendError::IngressFull);
     }
+    port.frame.wake();
     Ok(sequence)
 }

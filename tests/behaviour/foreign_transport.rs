@@ -8,7 +8,7 @@ use std::time::Duration;
 use tickcast::components::Slot;
 use tickcast::framing::{Encoder, Label};
 use tickcast::transport::{
-    Capabilities, NO_SLOT, ReceiveSink, SenderEvent, Transmit, Transport, TransportShard, Verdict, Writable,
+    Capabilities, NO_SLOT, Opening, ReceiveSink, SenderEvent, Transmit, Transport, TransportShard, Verdict, Writable,
 };
 use tickcast::{Event, Target, Tickcast};
 
@@ -37,7 +37,7 @@ impl Transport for Fake {
 }
 
 impl TransportShard for Fake {
-    fn open(&mut self, _: Slot, _: SocketAddr) {}
+    fn open(&mut self, _: Slot, _: SocketAddr, _: Opening) {}
     fn close(&mut self, _: Slot) {}
     fn send(&mut self, transmits: &[Transmit<'_>], verdicts: &mut Vec<Verdict>) -> usize {
         for transmit in transmits {
@@ -127,7 +127,7 @@ impl Transport for Full {
 }
 
 impl TransportShard for Full {
-    fn open(&mut self, _: Slot, _: SocketAddr) {}
+    fn open(&mut self, _: Slot, _: SocketAddr, _: Opening) {}
 
     fn close(&mut self, _: Slot) {}
 

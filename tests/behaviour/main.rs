@@ -3,8 +3,20 @@
 //! One file per behaviour, one binary. Every step of every test closes the books: `support` asserts conservation, the
 //! audit and the ledger after each tick.
 
+mod acks;
+mod asking;
 mod bad_input;
+mod begun;
+mod connecting;
+mod connection_symptoms;
+mod connections;
 mod conservation;
+mod direct;
+mod direct_ends;
+mod direct_logs;
+mod direct_replies;
+mod direct_symptoms;
+mod due;
 mod foreign_transport;
 mod groups;
 mod joining;
@@ -14,4 +26,7 @@ mod sim;
 mod sizes;
 mod support;
 mod symptoms;
+#[cfg(unix)]
+mod unix_transport;
+mod watched;
 mod world;

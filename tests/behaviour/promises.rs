@@ -105,7 +105,8 @@ async fn parked_messages_leave_in_the_order_of_acceptance() {
 #[tokio::test(start_paused = true)]
 async fn legs_in_a_stopped_sender_come_back_in_order() {
     // The next attempt comes within the cap, whatever the dice say, and long before anything is parked for too long.
-    let mut sim = Sim::streams(NetworkConfig { resolve_retry_max: SECOND, ..config() });
+    let patient = NetworkConfig { connect_deadline: Duration::from_hours(1), ..config() };
+    let mut sim = Sim::streams(NetworkConfig { resolve_retry_max: SECOND, ..patient });
     let socket = sim.admit(1);
     sim.ticks(3).await;
     assert_eq!(sim.net.report().endpoints.up, 1);
@@ -261,8 +262,8 @@ async fn a_late_stopped_event_does_not_remove_the_replacement() {
 /// has missed; the other never notices.
 #[tokio::test(start_paused = true)]
 async fn one_of_two_addresses_heals_alone() {
-    let config = NetworkConfig { resolve_retry_max: Duration::from_secs(4), ..config() };
-    let mut sim = Sim::streams(config);
+    let patient = NetworkConfig { connect_deadline: Duration::from_hours(1), ..config() };
+    let mut sim = Sim::streams(NetworkConfig { resolve_retry_max: Duration::from_secs(4), ..patient });
     let (dies, lives) = (sim.network.endpoint(client(1)), sim.network.endpoint(client(2)));
     sim.list(1, &[client(1), client(2)]);
     sim.ticks(3).await;

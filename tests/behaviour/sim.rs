@@ -133,6 +133,8 @@ impl Sim {
         }
         let mut counted: BTreeMap<String, u64> = BTreeMap::new();
         counted.insert(format!("{:?}", Outcome::Written), report.legs.written);
+        counted.insert(format!("{:?}", Outcome::Acked), report.legs.acked);
+        counted.insert(format!("{:?}", Outcome::Indeterminate), report.legs.indeterminate);
         for (reason, legs) in report.legs.dropped.iter() {
             counted.insert(format!("{:?}", Outcome::Dropped(reason)), legs);
         }

@@ -1,7 +1,7 @@
 //! How a client joins: what it makes of challenges, of lost, repeated and forged ones.
 
 use super::*;
-use crate::framing::{COOKIE_BYTES, HELLO_PAYLOAD_MAX, challenge};
+use crate::framing::{COOKIE_BYTES, Cookie, HELLO_PAYLOAD_MAX, challenge};
 
 /// Goal: a challenge is answered within the call that reads it, with the same greeting, a new number and the cookie; it
 /// is no message, and none of the server's numbers.
@@ -135,14 +135,11 @@ fn rebind_forgets_the_cookie() {
 fn refused_echo_goes_with_the_next_hello() {
     let (server, mut client) = pair(Framing::Framed);
     client.hello(b"hi").unwrap();
-    // Without SO_BROADCAST the system refuses to send there.
-    let genuine = std::mem::replace(&mut client.server, "255.255.255.255:7".parse().unwrap());
     for _ in 0..2 {
-        let datagram = challenge(EPOCH, &cookie(1));
-        client.buffer[..datagram.len()].copy_from_slice(&datagram);
-        client.take(datagram.len(), &mut |_| panic!("a challenge is no message"));
+        let mut refuse = |_: &[u8]| Err(ErrorKind::PermissionDenied.into());
+        let mut deliver = |_: Incoming<'_>| panic!("a challenge is no message");
+        client.session.take(&challenge(EPOCH, &cookie(1)), &mut refuse, &mut deliver).unwrap();
     }
-    client.server = genuine;
     assert_eq!((client.stats().sent, client.stats().challenged), (1, 2), "the copy was another try");
     client.hello(b"hi").unwrap();
     let expected = [(1, None, b"hi".to_vec()), (2, Some(cookie(1)), b"hi".to_vec())];
@@ -188,9 +185,9 @@ fn read_hello(server: &UdpSocket) -> (u32, Option<Cookie>, Vec<u8>) {
 
 /// Everything that the client has sent until now, all of it hellos.
 fn read_hellos(server: &UdpSocket, client: &mut Client) -> Vec<(u32, Option<Cookie>, Vec<u8>)> {
-    let numbers = client.encoder.clone();
+    let numbers = client.session.encoder.clone();
     client.send(label(0), b"this is the end").unwrap();
-    client.encoder = numbers;
+    client.session.encoder = numbers;
     std::iter::from_fn(|| hello_of(&read(server))).collect()
 }
 

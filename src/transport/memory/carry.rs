@@ -13,55 +13,43 @@ use tokio::time::Instant;
 use super::super::Verdict;
 use super::faults::{dice, flip_bit};
 use super::hub::Hub;
-use super::node::Datagram;
+use super::node::{Contents, Parcel, Way};
 
 impl Hub {
-    /// Sends from a test's socket, which waits for nothing: what it may not send now is its to send again.
-    pub(super) fn send_from_socket(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) -> Verdict {
-        let connected = self.nodes.get(&to).is_some_and(|node| node.connected);
-        if self.stalled_sockets.contains(&from) || self.is_blocked(to, connected) {
-            self.stats.blocked += 1;
-            return Verdict::Blocked;
-        }
-        self.send_from(from, to, &[IoSlice::new(bytes)], connected)
-    }
-
-    /// Whether `to` is stalled or, over a connection, has no room.
-    pub(super) fn is_blocked(&self, to: SocketAddr, connected: bool) -> bool {
-        let Some(faults) = self.faults.get(&to) else { return false };
-        let full = |capacity| self.nodes.get(&to).is_some_and(|node| node.pending() >= capacity);
-        faults.stalled || connected && faults.capacity.is_some_and(full)
-    }
-
-    pub(super) fn send_from(
-        &mut self,
-        from: SocketAddr,
-        to: SocketAddr,
-        parts: &[IoSlice<'_>],
-        ordered: bool,
-    ) -> Verdict {
+    /// Sends what nothing blocks.
+    pub(super) fn send_from(&mut self, from: SocketAddr, to: SocketAddr, parts: &[IoSlice<'_>], way: Way) -> Verdict {
         if let Some(reason) = self.faults.get(&to).and_then(|faults| faults.fail) {
             self.stats.failed += 1;
             return Verdict::Failed(reason);
         }
-        let bytes = parts.iter().map(|part| part.len()).sum();
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
         if let Some(bytes_max) = self.faults.get(&to).and_then(|faults| faults.path_bytes_max)
             && bytes > bytes_max
         {
             self.stats.failed += 1;
             return Verdict::Oversized(bytes_max);
         }
-        if !self.nodes.contains_key(&to) {
-            self.vanish(bytes);
+        self.release(from, to, parts, way);
+        Verdict::Sent
+    }
+
+    /// Lets what was taken set out.
+    pub(super) fn release(&mut self, from: SocketAddr, to: SocketAddr, parts: &[IoSlice<'_>], way: Way) {
+        let bound = self.nodes.contains_key(&to);
+        let nowhere = matches!(way, Way::Connection(_)) && !bound;
+        if nowhere || way != Way::Datagram && self.is_half_open(to) {
+            self.stats.sent += 1;
+            self.stats.lost += 1;
+        } else if !bound {
+            self.vanish(parts.iter().map(|part| part.len()).sum());
         } else if self.faults.contains_key(&to) {
             self.stats.sent += 1;
-            self.carry_with_faults(from, to, parts, ordered);
+            self.carry_with_faults(from, to, parts, way);
         } else {
             self.stats.sent += 1;
-            let datagram = Datagram { from, bytes: gather(parts), ordered, overtaking: None };
-            self.carry(to, datagram, Duration::ZERO, None);
+            let contents = Contents::Bytes(gather(parts));
+            self.carry(to, Parcel { from, way, contents, overtaking: None }, Duration::ZERO, None);
         }
-        Verdict::Sent
     }
 
     /// Counts what goes where nobody is.
@@ -76,7 +64,8 @@ impl Hub {
     }
 
     /// Draws what becomes of a datagram to `to`, which has faults, and carries the copies that this leaves.
-    fn carry_with_faults(&mut self, from: SocketAddr, to: SocketAddr, parts: &[IoSlice<'_>], ordered: bool) {
+    fn carry_with_faults(&mut self, from: SocketAddr, to: SocketAddr, parts: &[IoSlice<'_>], way: Way) {
+        let ordered = way != Way::Datagram;
         let faults = self.faults(to);
         let seed = self.seed;
         let random = self.random.entry(to).or_insert_with(|| dice(seed, to));
@@ -90,36 +79,41 @@ impl Hub {
             let mut bytes = gather(parts);
             let corrupted = fate.flip.is_some_and(|flip| flip_bit(&mut bytes, flip));
             self.stats.corrupted += u64::from(corrupted);
-            let datagram = Datagram { from, bytes, ordered, overtaking: fate.overtaking };
-            self.carry(to, datagram, fate.delay, faults.capacity);
+            let parcel = Parcel { from, way, contents: Contents::Bytes(bytes), overtaking: fate.overtaking };
+            self.carry(to, parcel, fate.delay, faults.capacity);
         }
     }
 
-    /// Delivers after `delay`; over a connection not before what was sent before.
-    fn carry(&mut self, to: SocketAddr, datagram: Datagram, delay: Duration, capacity: Option<usize>) {
+    /// Delivers after `delay`; in order not before what was sent before.
+    pub(super) fn carry(&mut self, to: SocketAddr, parcel: Parcel, delay: Duration, capacity: Option<usize>) {
         let Self { nodes, stats, woken, sequence, .. } = self;
         let Some(node) = nodes.get_mut(&to) else { return };
         // What is due arrives first, although nobody has looked.
         node.settle(capacity, stats, woken);
-        let before = if datagram.ordered { node.last_due(datagram.from) } else { None };
+        let before = node.last_due(&parcel);
         if delay.is_zero() && before.is_none() {
-            return node.arrive(datagram, capacity, stats, woken);
+            return node.arrive(parcel, capacity, stats, woken);
         }
         let due = Instant::now() + delay;
         *sequence += 1;
-        node.delay((before.map_or(due, |before| due.max(before)), *sequence), datagram, woken);
+        node.delay((before.map_or(due, |before| due.max(before)), *sequence), parcel, woken);
     }
 
-    /// The next datagram for `shard` of `addr`, and the slot that is connected to its sender.
-    pub(super) fn receive(&mut self, addr: SocketAddr, shard: usize) -> Option<(Option<Slot>, Datagram)> {
-        let capacity = self.faults.get(&addr).and_then(|faults| faults.capacity);
-        let node = self.nodes.get_mut(&addr)?;
-        node.settle(capacity, &mut self.stats, &mut self.woken);
-        let received = node.pop(shard)?;
-        if capacity.is_some() && !self.faults(addr).stalled {
-            self.unblock(addr);
+    /// The next datagram for `shard` of `addr`: who sent it, the slot that is connected to them, and the bytes. Ends of
+    /// connections that are met on the way are heard.
+    pub(super) fn receive(&mut self, addr: SocketAddr, shard: usize) -> Option<(SocketAddr, Option<Slot>, Vec<u8>)> {
+        self.settle(addr);
+        loop {
+            let (slot, Parcel { from, way, contents, .. }) = self.nodes.get_mut(&addr)?.pop(shard)?;
+            if self.faults.get(&addr).is_some_and(|faults| faults.capacity.is_some() && !faults.stalled) {
+                self.unblock(addr);
+            }
+            match (contents, way) {
+                (Contents::Bytes(bytes), _) => return Some((from, slot, bytes)),
+                (Contents::End(cause), Way::Connection(end)) => self.hear(addr, end, cause),
+                (Contents::End(_), Way::Datagram | Way::Slot) => {}
+            }
         }
-        Some(received)
     }
 
     /// The same, or the time when something will be due; then the task of `context` hears of what comes before.
@@ -128,7 +122,7 @@ impl Hub {
         addr: SocketAddr,
         shard: usize,
         context: &Context<'_>,
-    ) -> Result<(Option<Slot>, Datagram), Option<Instant>> {
+    ) -> Result<(SocketAddr, Option<Slot>, Vec<u8>), Option<Instant>> {
         if let Some(received) = self.receive(addr, shard) {
             return Ok(received);
         }
@@ -136,7 +130,8 @@ impl Hub {
     }
 }
 
-fn gather(parts: &[IoSlice<'_>]) -> Vec<u8> {
+/// The parts in one piece.
+pub(super) fn gather(parts: &[IoSlice<'_>]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
     for part in parts {
         bytes.extend_from_slice(part);

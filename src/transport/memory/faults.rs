@@ -12,7 +12,8 @@ use tickcast_components::DropReason;
 /// What goes wrong with everything that is sent to one address, and with connecting to it. The default is nothing.
 ///
 /// Probabilities are from 0 to 1, each drawn for every datagram. `loss`, `duplicate` and `reorder` leave connected
-/// transports alone, which are reliable and ordered; `corrupt` does not, for a peer may send anything.
+/// transports alone, which are reliable and ordered; `corrupt` does not, for a peer may send anything. `partial`, `cut` and
+/// `half_open` are about connections only, and the first two about those who can keep a rest: a test's socket cannot.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches, set by name, any of them together")]
 pub struct Faults {
@@ -38,12 +39,39 @@ pub struct Faults {
     /// How long it takes, drawn evenly; an empty range is exactly its start. What takes differently long arrives out of
     /// order, except on connected transports.
     pub delay: Range<Duration>,
+    /// How probably only a part of a transmit is taken at once: it is [`Begun`](crate::transport::Verdict::Begun), and its
+    /// sender is blocked until the rest is taken. It arrives whole, then, or not at all.
+    pub partial: f64,
+    /// How long the rest takes, drawn evenly; an empty range is exactly its start. Should the address be stalled or full by
+    /// then, as long as that.
+    pub rest_delay: Range<Duration>,
+    /// The rest is not taken until this ends. So it may never be: who closes meanwhile leaves the other side with half of
+    /// it, which ends as [`Truncated`](crate::transport::StopCause::Truncated).
+    pub rest_held: bool,
+    /// How probably a transmit is begun, and then both sides hear that the connection was reset.
+    pub cut: f64,
+    /// The other side is gone, and nobody says so: what is sent there is taken and vanishes, and neither side hears when
+    /// the other ends a connection. Who sends over such a connection after this has ended is reset.
+    pub half_open: bool,
+    /// So many connections may have been accepted at the address and not have ended; more are refused. A socket that does
+    /// not accept is not concerned.
+    pub connections_max: Option<usize>,
     /// Connections are refused, after `connect_delay`.
     pub refuse_connect: bool,
     /// Attempts to connect are never answered, those that are made while this lasts. Refusing takes precedence.
     pub hang_connect: bool,
     /// How long connecting takes, and being refused.
     pub connect_delay: Duration,
+}
+
+/// When the rest of a transmit is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    After(Duration),
+    /// When the fault ends.
+    Held,
+    /// The connection is reset.
+    Never,
 }
 
 /// What the dice say about one copy of one datagram.
@@ -63,9 +91,18 @@ impl Faults {
     ///
     /// Then.
     pub(super) fn check(&self) {
-        for probability in [self.loss, self.duplicate, self.reorder, self.corrupt] {
+        for probability in [self.loss, self.duplicate, self.reorder, self.corrupt, self.partial, self.cut] {
             assert!((0.0..=1.0).contains(&probability), "{probability} is not a probability");
         }
+    }
+
+    /// Whether only a part of a transmit is taken, and what becomes of the rest.
+    pub(super) fn draw_rest(&self, random: &mut Rng) -> Option<Rest> {
+        if happens(self.cut, random) {
+            return Some(Rest::Never);
+        }
+        let rest = |random| if self.rest_held { Rest::Held } else { Rest::After(between(&self.rest_delay, random)) };
+        happens(self.partial, random).then(|| rest(random))
     }
 
     /// How many copies of a datagram set out: 0, 1 or 2.

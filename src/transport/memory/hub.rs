@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use fastrand::Rng;
-use tickcast_components::{DropReason, PathError, Slot};
+use tickcast_components::{Identity, PathError, Slot};
 use tokio::time::Instant;
 
-use super::super::{SenderEvent, StopCause, Transmit, Verdict, Writable};
+use super::super::{Opening, SenderEvent, StopCause};
+use super::connections::Holder;
 use super::faults::Faults;
 use super::node::Node;
 use super::senders::Senders;
@@ -25,6 +26,8 @@ pub(super) struct Hub {
     pub(super) faults: BTreeMap<SocketAddr, Faults>,
     /// By destination. They go on where they were when faults come back.
     pub(super) random: BTreeMap<SocketAddr, Rng>,
+    /// Who is proven to be at an address.
+    identities: BTreeMap<SocketAddr, Identity>,
     pub(super) stalled_sockets: BTreeSet<SocketAddr>,
     pub(super) stats: MemoryStats,
     /// Tells apart what happens at the same time.
@@ -49,6 +52,7 @@ impl Hub {
             nodes: BTreeMap::new(),
             faults: BTreeMap::new(),
             random: BTreeMap::new(),
+            identities: BTreeMap::new(),
             stalled_sockets: BTreeSet::new(),
             stats: MemoryStats::default(),
             sequence: 0,
@@ -66,17 +70,22 @@ impl Hub {
     }
 
     /// Binds `addr`; returns whether it was free.
-    pub(super) fn bind(&mut self, addr: SocketAddr, connected: bool) -> bool {
+    pub(super) fn bind(&mut self, addr: SocketAddr, connected: bool, accepting: bool) -> bool {
         if self.nodes.contains_key(&addr) {
             return false;
         }
-        self.nodes.insert(addr, Node::new(connected));
+        self.nodes.insert(addr, Node::new(connected, accepting));
         true
     }
 
+    /// Adds a shard, or starts one anew: its connections end.
     pub(super) fn add_port(&mut self, addr: SocketAddr, shard: usize) {
-        if let Some(node) = self.nodes.get_mut(&addr) {
-            node.add_port(shard);
+        let Some(node) = self.nodes.get_mut(&addr) else { return };
+        let is_own = |holder: &Holder| matches!(holder, Holder::Slot(of, _) if *of == shard);
+        let own: Vec<_> = node.ends.iter().filter(|(_, end)| is_own(&end.holder)).map(|(id, _)| id).collect();
+        node.add_port(shard);
+        for id in own {
+            self.leave(addr, id, StopCause::Closed);
         }
     }
 
@@ -84,7 +93,16 @@ impl Hub {
     pub(super) fn unbind(&mut self, addr: SocketAddr) {
         let Some(node) = self.nodes.remove(&addr) else { return };
         self.stats.lost += node.in_flight() as u64;
-        self.stop(addr, StopCause::Closed, true);
+        self.leave_all(addr, &node);
+        if self.is_half_open(addr) {
+            self.connected_senders().for_each(|senders| senders.orphan(addr));
+        } else {
+            let Self { nodes, sequence, woken, .. } = self;
+            let connected = nodes.values_mut().filter(|node| node.connected);
+            for senders in connected.flat_map(Node::all_senders) {
+                senders.stop(addr, StopCause::Closed, sequence, woken);
+            }
+        }
         self.unblock(addr);
     }
 
@@ -93,22 +111,43 @@ impl Hub {
     }
 
     pub(super) fn set_faults(&mut self, addr: SocketAddr, faults: Faults) {
-        let stalled = faults.stalled;
+        let (stalled, held) = (faults.stalled, faults.rest_held);
         if faults == Faults::default() {
             self.faults.remove(&addr);
         } else {
             self.faults.insert(addr, faults);
+        }
+        if !held {
+            let Self { nodes, woken, .. } = self;
+            nodes.values_mut().flat_map(Node::all_senders).for_each(|senders| senders.release(addr, woken));
         }
         if !stalled {
             self.unblock(addr);
         }
     }
 
-    /// Stops the senders to `addr`, or only those of connected transports; returns how many.
-    pub(super) fn stop(&mut self, addr: SocketAddr, cause: StopCause, connected_only: bool) -> usize {
+    /// Whether what is sent to `addr` over connections vanishes, and what is said of their ends.
+    pub(super) fn is_half_open(&self, addr: SocketAddr) -> bool {
+        self.faults.get(&addr).is_some_and(|faults| faults.half_open)
+    }
+
+    pub(super) fn vouch(&mut self, addr: SocketAddr, identity: Option<Identity>) {
+        match identity {
+            Some(identity) => self.identities.insert(addr, identity),
+            None => self.identities.remove(&addr),
+        };
+    }
+
+    pub(super) fn identity(&self, addr: SocketAddr) -> Option<Identity> {
+        self.identities.get(&addr).cloned()
+    }
+
+    /// Stops the senders to `addr` and ends its connections; returns how many of both.
+    pub(super) fn stop(&mut self, addr: SocketAddr, cause: StopCause) -> usize {
+        let connections = self.end_all(addr, cause);
         let Self { nodes, sequence, woken, .. } = self;
-        let concerned = nodes.values_mut().filter(|node| node.connected || !connected_only);
-        concerned.flat_map(Node::all_senders).map(|senders| senders.stop(addr, cause, sequence, woken)).sum()
+        let senders = nodes.values_mut().flat_map(Node::all_senders);
+        connections + senders.map(|senders| senders.stop(addr, cause, sequence, woken)).sum::<usize>()
     }
 
     pub(super) fn stall_socket(&mut self, addr: SocketAddr, stalled: bool) {
@@ -128,116 +167,56 @@ impl Hub {
         }
     }
 
+    /// Lets what is due arrive at `addr`.
+    pub(super) fn settle(&mut self, addr: SocketAddr) {
+        let capacity = self.faults.get(&addr).and_then(|faults| faults.capacity);
+        if let Some(node) = self.nodes.get_mut(&addr) {
+            node.settle(capacity, &mut self.stats, &mut self.woken);
+        }
+    }
+
+    /// Lets those that wait for `addr` try again.
     pub(super) fn unblock(&mut self, addr: SocketAddr) {
         let Self { nodes, woken, .. } = self;
         nodes.values_mut().flat_map(Node::all_senders).for_each(|senders| senders.unblock(addr, woken));
+        let Some(node) = nodes.get(&addr) else { return };
+        // Who writes to connections that end here may know the address by another name.
+        let others: Vec<_> = node.ends.iter().map(|(id, end)| (end.at, id.other())).collect();
+        for (at, id) in others {
+            let Some(node) = nodes.get_mut(&at) else { continue };
+            let Some(&mut Holder::Slot(shard, slot)) = node.ends.of(id).map(|end| &mut end.holder) else { continue };
+            node.senders(shard).into_iter().for_each(|senders| senders.unblock_slot(slot, woken));
+        }
     }
 
-    fn senders(&mut self, source: &Source) -> Option<&mut Senders> {
+    pub(super) fn senders(&mut self, source: &Source) -> Option<&mut Senders> {
         self.nodes.get_mut(&source.addr)?.senders(source.shard)
+    }
+
+    fn connected_senders(&mut self) -> impl Iterator<Item = &mut Senders> {
+        self.nodes.values_mut().filter(|node| node.connected).flat_map(Node::all_senders)
     }
 }
 
 /// What shards ask for.
 impl Hub {
-    pub(super) fn open(&mut self, source: &Source, slot: Slot, addr: SocketAddr) {
-        let answer = source.connected.then(|| self.answer(slot, addr)).flatten();
-        self.sequence += 1;
-        let sequence = self.sequence;
-        let Some(senders) = self.nodes.get_mut(&source.addr).and_then(|node| node.senders(source.shard)) else {
-            return;
-        };
+    pub(super) fn open(&mut self, source: &Source, slot: Slot, addr: SocketAddr, opening: Opening) {
+        self.close(source, slot);
+        let Some(senders) = self.senders(source) else { return };
         senders.open(slot, addr, source.connected);
-        if let Some((due, event)) = answer {
-            senders.schedule((due, sequence), event, &mut self.woken);
+        if !source.connected || self.attach(source, slot, addr) {
+            return;
         }
-    }
-
-    /// When and how an attempt to connect to `addr` is answered, if it is.
-    fn answer(&self, slot: Slot, addr: SocketAddr) -> Option<(Instant, SenderEvent)> {
-        let faults = self.faults.get(&addr);
-        let refused = faults.is_some_and(|faults| faults.refuse_connect);
-        if !refused && faults.is_some_and(|faults| faults.hang_connect) {
-            return None;
+        match opening {
+            Opening::Dial => self.dial(source, slot, addr),
+            Opening::Attach => self.stop_slot(source, slot, StopCause::Closed),
         }
-        let listening = self.sink || self.nodes.contains_key(&addr);
-        let event = if refused || !listening {
-            SenderEvent::Stopped(slot, StopCause::Refused)
-        } else {
-            SenderEvent::Connected(slot)
-        };
-        let delay = faults.map(|faults| faults.connect_delay).unwrap_or_default();
-        Some((Instant::now() + delay, event))
     }
 
     pub(super) fn close(&mut self, source: &Source, slot: Slot) {
-        if let Some(senders) = self.senders(source) {
-            senders.close(slot);
+        if let Some((end, cause)) = self.senders(source).and_then(|senders| senders.close(slot)) {
+            self.leave(source.addr, end, cause);
         }
-    }
-
-    /// Pushes a verdict for each of `transmits`; returns false if one met `panic_once`, before its verdict.
-    pub(super) fn send(&mut self, source: &Source, transmits: &[Transmit<'_>], verdicts: &mut Vec<Verdict>) -> bool {
-        if self.stalled_sockets.contains(&source.addr) {
-            self.senders(source).into_iter().for_each(Senders::block_socket);
-            self.stats.blocked += transmits.len() as u64;
-            verdicts.extend(std::iter::repeat_n(Verdict::Blocked, transmits.len()));
-            return true;
-        }
-        let all_up = self.senders(source).is_some_and(|senders| senders.all_up());
-        for (index, transmit) in transmits.iter().enumerate() {
-            // Behind one that was too large nothing goes to the same endpoint in this call.
-            if let Some(&oversized @ Verdict::Oversized(_)) = verdicts.last()
-                && index > 0
-                && transmits[index - 1].slot == transmit.slot
-            {
-                verdicts.push(oversized);
-                continue;
-            }
-            let fits = transmit.bytes <= source.transmit_bytes_max;
-            if fits && all_up && self.is_nowhere(source, transmit.addr) {
-                self.vanish(transmit.bytes);
-                verdicts.push(Verdict::Sent);
-            } else if !fits {
-                self.stats.failed += 1;
-                verdicts.push(Verdict::Failed(DropReason::TooLarge));
-            } else if self.take_panic(transmit.addr) {
-                return false;
-            } else {
-                verdicts.push(self.transmit(source, transmit));
-            }
-        }
-        true
-    }
-
-    /// Whether nobody is bound to `addr` and nothing is wrong with it. With few faults and sockets about this is cheap;
-    /// with none, and that is what a bench has, it costs next to nothing.
-    fn is_nowhere(&self, source: &Source, addr: SocketAddr) -> bool {
-        let alone = self.nodes.len() == 1;
-        let bound = if alone { addr == source.addr } else { self.nodes.contains_key(&addr) };
-        !bound && !self.faults.contains_key(&addr)
-    }
-
-    fn take_panic(&mut self, addr: SocketAddr) -> bool {
-        let Some(faults) = self.faults.get_mut(&addr).filter(|faults| faults.panic_once) else { return false };
-        faults.panic_once = false;
-        if *faults == Faults::default() {
-            self.faults.remove(&addr);
-        }
-        self.stats.panicked += 1;
-        true
-    }
-
-    fn transmit(&mut self, source: &Source, transmit: &Transmit<'_>) -> Verdict {
-        let blocked = self.is_blocked(transmit.addr, source.connected);
-        if let Some(senders) = self.senders(source)
-            && (blocked || senders.is_down(transmit.slot))
-        {
-            senders.block(transmit.slot, transmit.addr);
-            self.stats.blocked += 1;
-            return Verdict::Blocked;
-        }
-        self.send_from(source.addr, transmit.addr, transmit.parts, source.connected)
     }
 
     /// Makes shard 0 of the transport at `transport` hear that something is wrong on the way to `addr`.
@@ -249,10 +228,6 @@ impl Hub {
         }
     }
 
-    pub(super) fn poll_writable(&mut self, source: &Source, context: &mut Context<'_>) -> Poll<Writable> {
-        self.senders(source).map_or(Poll::Pending, |senders| senders.poll_writable(context))
-    }
-
     /// The next event, or the time when there will be one.
     pub(super) fn poll_event(
         &mut self,
@@ -262,6 +237,10 @@ impl Hub {
         let Some(senders) = self.nodes.get_mut(&source.addr).and_then(|node| node.senders(source.shard)) else {
             return Err(None);
         };
-        senders.poll_event(context, &mut self.woken)
+        let event = senders.poll_event(context, &mut self.woken)?;
+        if let SenderEvent::Accepted(from, _) = event {
+            self.accept(source.addr, from);
+        }
+        Ok(event)
     }
 }

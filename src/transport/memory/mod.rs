@@ -7,7 +7,8 @@
 //! - `socket`: a test's side of the wire ([`MemorySocket`]).
 //! - `faults`: what can be made to go wrong at an address ([`Faults`]), and the dice.
 //! - `hub`: the state behind the one lock, and what may be asked of it.
-//! - `carry`: how a datagram travels through that state.
+//! - `connections`: what one side dials and another accepts; `connecting` and `ending` are the life of it.
+//! - `sending`, `carry`: how a datagram comes by its verdict, and how it travels.
 //! - `node`, `senders`: the receiving and the sending half of what is bound.
 //! - `stats`: what is counted ([`MemoryStats`]).
 //! - `timer`: waiting for a moment of tokio's clock.
@@ -16,7 +17,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tickcast_components::{PathError, canonical};
+use tickcast_components::{Identity, PathError, canonical};
 
 use super::StopCause;
 use hub::Hub;
@@ -27,10 +28,14 @@ pub use stats::MemoryStats;
 pub use transport::{Memory, MemoryShard};
 
 mod carry;
+mod connecting;
+mod connections;
+mod ending;
 mod faults;
 mod hub;
 mod node;
 mod senders;
+mod sending;
 mod socket;
 mod stats;
 #[cfg(test)]
@@ -138,11 +143,19 @@ impl MemoryNetwork {
     }
 
     /// Ends every sender to `addr`, of all transports: each says so once and takes nothing until it is closed and opened
-    /// again. Returns how many there were; one that has ended already does not count.
+    /// again. Ends every connection of `addr`, too, whether it was dialled from there or accepted: both sides hear of it.
+    /// Returns how many of both there were; one that has ended already does not count.
     ///
-    /// What is on its way still arrives.
+    /// What is on its way to a socket still arrives. So does what is on its way over a connection if it ends as
+    /// [`Closed`](StopCause::Closed), [`Truncated`](StopCause::Truncated) or [`Malformed`](StopCause::Malformed), and is
+    /// heard of behind it; else that is lost, and what is unread.
     pub fn stop(&self, addr: SocketAddr, cause: StopCause) -> usize {
-        self.with(|hub| hub.stop(canonical(addr), cause, false))
+        self.with(|hub| hub.stop(canonical(addr), cause))
+    }
+
+    /// Who is proven to be at `addr`, to everybody who connects from now on, to there or from there.
+    pub fn vouch(&self, addr: SocketAddr, identity: impl Into<Option<Identity>>) {
+        self.with(|hub| hub.vouch(canonical(addr), identity.into()));
     }
 
     /// Makes the whole socket of the transport at `addr` full, or gives it room again: meanwhile every send of each of
@@ -195,9 +208,9 @@ struct Lease {
 
 impl Lease {
     /// Takes `addr`, unless somebody has it.
-    fn take(network: MemoryNetwork, addr: SocketAddr, connected: bool) -> Option<Self> {
+    fn take(network: MemoryNetwork, addr: SocketAddr, connected: bool, accepting: bool) -> Option<Self> {
         // Made only once it is taken: dropped, it would free the address of whoever has it.
-        network.with(|hub| hub.bind(addr, connected)).then(|| Self { network, addr })
+        network.with(|hub| hub.bind(addr, connected, accepting)).then(|| Self { network, addr })
     }
 }
 

@@ -5,8 +5,10 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryStats {
-    /// Answered [`Verdict::Sent`](crate::transport::Verdict::Sent).
+    /// Answered [`Verdict::Sent`](crate::transport::Verdict::Sent), or begun and written whole by now.
     pub sent: u64,
+    /// Answered [`Verdict::Begun`](crate::transport::Verdict::Begun).
+    pub begun: u64,
     /// Answered [`Verdict::Blocked`](crate::transport::Verdict::Blocked); each attempt counts.
     pub blocked: u64,
     /// Answered [`Verdict::Failed`](crate::transport::Verdict::Failed).

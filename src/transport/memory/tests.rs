@@ -1,5 +1,8 @@
 //! The network as a shard and a test see it.
 
+mod breaks;
+mod connections;
+
 use std::future::poll_fn;
 use std::io::{ErrorKind, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +13,7 @@ use std::time::Duration;
 use tickcast_components::{DropReason, Slot};
 use tokio::time::Instant;
 
-use super::super::{ReceiveSink, SenderEvent, Transmit, Transport, TransportShard, Verdict, Writable};
+use super::super::{Opening, ReceiveSink, SenderEvent, Transmit, Transport, TransportShard, Verdict, Writable};
 use super::*;
 
 /// Goal: what is sent arrives whole and in order, both ways, under the addresses that were used.
@@ -119,8 +122,8 @@ fn a_stop_is_an_event() {
     for connected in [false, true] {
         let network = MemoryNetwork::new(1).sink();
         let mut shard = network.transport(server()).connected(connected).bind(0).unwrap();
-        (1..=2).for_each(|slot| shard.open(slot, peer(slot)));
-        shard.open(3, peer(1));
+        (1..=2).for_each(|slot| shard.open(slot, peer(slot), Opening::Dial));
+        shard.open(3, peer(1), Opening::Dial);
         while shard.poll_event(&mut idle()).is_ready() {}
 
         assert_eq!(network.stop(peer(1), StopCause::Reset), 2);
@@ -132,8 +135,8 @@ fn a_stop_is_an_event() {
         assert_eq!(send(&mut shard, 1, &numbers(1)), [Verdict::Blocked]);
         assert_eq!(send(&mut shard, 2, &numbers(1)), [Verdict::Sent]);
         shard.close(1);
-        shard.open(1, peer(1));
-        assert_eq!(event(&mut shard), connected.then_some(SenderEvent::Connected(1)));
+        shard.open(1, peer(1), Opening::Dial);
+        assert_eq!(event(&mut shard), connected.then_some(SenderEvent::Connected(1, None)));
         assert_eq!(send(&mut shard, 1, &numbers(1)), [Verdict::Sent]);
     }
 }
@@ -231,8 +234,8 @@ async fn delays_reorder_datagrams_only() {
         let network = MemoryNetwork::new(5);
         let socket = network.endpoint(peer(1));
         let mut shard = network.transport(server()).connected(connected).bind(0).unwrap();
-        shard.open(1, peer(1));
-        assert_eq!(event(&mut shard), connected.then_some(SenderEvent::Connected(1)));
+        shard.open(1, peer(1), Opening::Dial);
+        assert_eq!(event(&mut shard), connected.then_some(SenderEvent::Connected(1, None)));
         network.set_faults(peer(1), Faults { delay: Duration::ZERO..Duration::from_millis(50), ..noisy() });
         network.change_faults(peer(1), |faults| (faults.loss, faults.corrupt) = (0.0, 0.0));
         send(&mut shard, 1, &numbers(50));
@@ -252,7 +255,7 @@ fn capacity_bounds_what_is_unread() {
         let network = MemoryNetwork::new(1);
         let socket = network.endpoint(peer(1));
         let mut shard = network.transport(server()).connected(connected).bind(0).unwrap();
-        shard.open(1, peer(1));
+        shard.open(1, peer(1), Opening::Dial);
         event(&mut shard);
         network.change_faults(peer(1), |faults| faults.capacity = Some(2));
         let third = if connected { Verdict::Blocked } else { Verdict::Sent };
@@ -276,13 +279,13 @@ async fn connecting_ends_in_every_way() {
     network.set_faults(peer(1), Faults { connect_delay, ..Faults::default() });
     network.set_faults(peer(2), Faults { connect_delay: 2 * connect_delay, refuse_connect: true, ..Faults::default() });
     network.change_faults(peer(3), |faults| faults.hang_connect = true);
-    (1..=4).for_each(|slot| shard.open(slot, peer(slot)));
+    (1..=4).for_each(|slot| shard.open(slot, peer(slot), Opening::Dial));
     assert_eq!(send(&mut shard, 1, &numbers(1)), [Verdict::Blocked]);
 
     let start = Instant::now();
     for (delay, event) in [
         (Duration::ZERO, SenderEvent::Stopped(4, StopCause::Refused)),
-        (connect_delay, SenderEvent::Connected(1)),
+        (connect_delay, SenderEvent::Connected(1, None)),
         (2 * connect_delay, SenderEvent::Stopped(2, StopCause::Refused)),
     ] {
         assert_eq!(poll_fn(|context| shard.poll_event(context)).await, event);
@@ -295,8 +298,8 @@ async fn connecting_ends_in_every_way() {
     assert_eq!(event(&mut shard), None, "what hangs is never answered");
     assert_eq!(send(&mut shard, 3, &numbers(1)), [Verdict::Blocked]);
     shard.close(3);
-    shard.open(3, peer(3));
-    assert_eq!(event(&mut shard), Some(SenderEvent::Connected(3)));
+    shard.open(3, peer(3), Opening::Dial);
+    assert_eq!(event(&mut shard), Some(SenderEvent::Connected(3, None)));
 
     drop(sockets);
     for slot in [1, 3] {
@@ -312,8 +315,8 @@ fn replies_find_their_connection() {
     let [known, stranger] = [1, 2].map(|slot| network.endpoint(peer(slot)));
     let mut transport = network.transport(server()).connected(true);
     let mut shards = [transport.bind(0).unwrap(), transport.bind(1).unwrap()];
-    shards[1].open(9, peer(1));
-    assert_eq!(event(&mut shards[1]), Some(SenderEvent::Connected(9)));
+    shards[1].open(9, peer(1), Opening::Dial);
+    assert_eq!(event(&mut shards[1]), Some(SenderEvent::Connected(9, None)));
     known.send(server(), b"known");
     stranger.send(server(), b"stranger");
     let received = shards.each_mut().map(|shard| {
@@ -422,6 +425,13 @@ fn idle() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
+/// What a shard has to read by now.
+fn received(shard: &mut MemoryShard) -> Vec<(SocketAddr, Option<Slot>, Vec<u8>)> {
+    let mut sink = Sink::new(usize::MAX);
+    assert!(shard.poll_receive(&mut idle(), &mut sink).is_pending());
+    sink.received
+}
+
 fn server() -> SocketAddr {
     "10.0.0.100:4000".parse().unwrap()
 }
@@ -450,8 +460,12 @@ fn noisy() -> Faults {
 
 /// Sends `payloads` in one call to the peer of `slot`.
 fn send(shard: &mut MemoryShard, slot: Slot, payloads: &[Vec<u8>]) -> Vec<Verdict> {
+    send_to(shard, slot, peer(slot), payloads)
+}
+
+/// The same to an address that is not the slot's number.
+fn send_to(shard: &mut MemoryShard, slot: Slot, addr: SocketAddr, payloads: &[Vec<u8>]) -> Vec<Verdict> {
     let parts: Vec<_> = payloads.iter().map(|payload| [IoSlice::new(payload)]).collect();
-    let addr = peer(slot);
     let transmits: Vec<_> = parts.iter().map(|parts| Transmit { slot, addr, parts, bytes: parts[0].len() }).collect();
     let mut verdicts = Vec::new();
     shard.send(&transmits, &mut verdicts);

@@ -10,7 +10,9 @@ use std::task::{Context, Poll, ready};
 use tickcast_components::Slot;
 use tickcast_components::config::UDP_PAYLOAD_MAX;
 
-use super::super::{Capabilities, ReceiveSink, SenderEvent, Transmit, Transport, TransportShard, Verdict, Writable};
+use super::super::{
+    Capabilities, Opening, ReceiveSink, SenderEvent, Transmit, Transport, TransportShard, Verdict, Writable,
+};
 use super::hub::Source;
 use super::timer::Timer;
 use super::{Lease, MemoryNetwork};
@@ -24,13 +26,15 @@ pub struct Memory {
     network: MemoryNetwork,
     addr: SocketAddr,
     connected: bool,
+    accepting: bool,
     transmit_bytes_max: usize,
     lease: Option<Arc<Lease>>,
 }
 
 impl Memory {
     pub(super) fn new(network: MemoryNetwork, addr: SocketAddr) -> Self {
-        Self { network, addr, connected: false, transmit_bytes_max: TRANSMIT_BYTES_MAX_DEFAULT, lease: None }
+        let transmit_bytes_max = TRANSMIT_BYTES_MAX_DEFAULT;
+        Self { network, addr, connected: false, accepting: false, transmit_bytes_max, lease: None }
     }
 
     /// Whether endpoints are connections: reliable, ordered, up only once connected.
@@ -41,6 +45,17 @@ impl Memory {
     #[must_use]
     pub fn connected(mut self, connected: bool) -> Self {
         self.connected = connected;
+        self
+    }
+
+    /// Whether connections are accepted, of those who dial this address: other [connected](Self::connected) transports,
+    /// and sockets by [`MemorySocket::connect`](super::MemorySocket::connect). For connected transports only.
+    ///
+    /// A connection is a pair of ends, one at each side, and ends once: whoever ends it, the other side hears of it. A
+    /// socket's connection comes from the socket's address, and a transport's from a port of its own, as with TCP.
+    #[must_use]
+    pub fn accepting(mut self, accepting: bool) -> Self {
+        self.accepting = accepting;
         self
     }
 
@@ -60,6 +75,7 @@ impl Transport for Memory {
         capabilities.reliable = self.connected;
         capabilities.ordered = self.connected;
         capabilities.connected = self.connected;
+        capabilities.accepts = self.connected && self.accepting;
         capabilities
     }
 
@@ -76,7 +92,7 @@ impl Transport for Memory {
                 return Err(io::Error::new(io::ErrorKind::NotConnected, "shard 0 is bound before the others"));
             }
             None => {
-                let lease = Lease::take(self.network.clone(), self.addr, self.connected);
+                let lease = Lease::take(self.network.clone(), self.addr, self.connected, self.accepting);
                 Arc::new(lease.ok_or(io::ErrorKind::AddrInUse)?)
             }
         };
@@ -84,7 +100,7 @@ impl Transport for Memory {
         self.lease = Some(lease.clone());
         let Self { addr, connected, transmit_bytes_max, .. } = *self;
         let source = Source { addr, shard, connected, transmit_bytes_max };
-        Ok(MemoryShard { source, lease, arrivals: Timer::default(), events: Timer::default() })
+        Ok(MemoryShard { source, lease, arrivals: Timer::default(), events: Timer::default(), rests: Timer::default() })
     }
 
     fn local_addrs(&self) -> Vec<SocketAddr> {
@@ -99,15 +115,20 @@ pub struct MemoryShard {
     lease: Arc<Lease>,
     arrivals: Timer,
     events: Timer,
+    rests: Timer,
 }
 
 impl TransportShard for MemoryShard {
-    fn open(&mut self, slot: Slot, addr: SocketAddr) {
-        self.lease.network.with(|hub| hub.open(&self.source, slot, addr));
+    fn open(&mut self, slot: Slot, addr: SocketAddr, opening: Opening) {
+        self.lease.network.with(|hub| hub.open(&self.source, slot, addr, opening));
     }
 
     fn close(&mut self, slot: Slot) {
         self.lease.network.with(|hub| hub.close(&self.source, slot));
+    }
+
+    fn refuse(&mut self, addr: SocketAddr) {
+        self.lease.network.with(|hub| hub.refuse(self.source.addr, addr));
     }
 
     /// Sends; each call that has anything to send counts as one system call.
@@ -122,8 +143,19 @@ impl TransportShard for MemoryShard {
         usize::from(!transmits.is_empty())
     }
 
+    /// What may be tried again. The rest of what was begun is taken when it is due and this is asked for.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with time enabled, if a rest is taken with a delay.
     fn poll_writable(&mut self, context: &mut Context<'_>) -> Poll<Writable> {
-        self.lease.network.with(|hub| hub.poll_writable(&self.source, context))
+        let Self { source, lease, rests, .. } = self;
+        loop {
+            match lease.network.with(|hub| hub.poll_writable(source, context)) {
+                Ok(writable) => return Poll::Ready(writable),
+                Err(due) => ready!(rests.poll(due, context)),
+            }
+        }
     }
 
     /// Reads what has arrived.
@@ -136,8 +168,8 @@ impl TransportShard for MemoryShard {
         loop {
             // The lock is not held while the sink is at work, which is free to use the network.
             match lease.network.with(|hub| hub.poll_receive(source.addr, source.shard, context)) {
-                Ok((slot, datagram)) => {
-                    if !sink.push(datagram.from, slot, &datagram.bytes) {
+                Ok((from, slot, bytes)) => {
+                    if !sink.push(from, slot, &bytes) {
                         return Poll::Ready(());
                     }
                 }

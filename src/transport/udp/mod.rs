@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 use tickcast_components::config::UDP_PAYLOAD_MAX;
 use tickcast_components::{Slot, canonical};
 
-use super::{Capabilities, ReceiveSink, SenderEvent, Transmit, Transport, TransportShard, Verdict, Writable};
+use super::{Capabilities, Opening, ReceiveSink, SenderEvent, Transmit, Transport, TransportShard, Verdict, Writable};
 use portable::Portable;
 use socket::{SendPath, Settings};
 
@@ -297,7 +297,7 @@ impl UdpShard {
 }
 
 impl TransportShard for UdpShard {
-    fn open(&mut self, slot: Slot, _addr: SocketAddr) {
+    fn open(&mut self, slot: Slot, _addr: SocketAddr, _opening: Opening) {
         self.forget(slot);
     }
 
@@ -361,7 +361,7 @@ impl fmt::Debug for UdpShard {
 }
 
 /// The bound address, and the loopback addresses that a wildcard covers.
-fn covered(local: SocketAddr, only_v6: bool) -> Vec<SocketAddr> {
+pub(super) fn covered(local: SocketAddr, only_v6: bool) -> Vec<SocketAddr> {
     let mut addrs = vec![local];
     if local.ip().is_unspecified() {
         let port = local.port();

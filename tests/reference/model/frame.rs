@@ -119,11 +119,10 @@ impl Model {
                     self.drop_waiting(number, DropReason::EndpointStopped);
                     self.close(number, After::Stop);
                 } else {
-                    let heir = if self.limits.failover {
-                        self.working(self.endpoints[&number].peer, Some(number))
-                    } else {
-                        None
-                    };
+                    // Without another that works they stay: it may be this one that comes back first.
+                    let other = self.working(self.endpoints[&number].peer, Some(number));
+                    let usable = |other: &u64| matches!(self.endpoints[other].state, State::Up | State::New);
+                    let heir = other.filter(|other| self.limits.failover && usable(other));
                     self.close(number, After::Retry(heir));
                 }
                 self.lookups.insert(self.endpoints[&number].peer);

@@ -79,7 +79,7 @@ async fn a_refusal_falls_back_in_the_same_call() {
         }
         assert_eq!(read_now(&socket), None);
         if calls == 1 {
-            shard.open(0, addr);
+            shard.open(0, addr, Opening::Dial);
         }
     }
 }

@@ -1,0 +1,182 @@
+//! Who sends: this engine, and bare loops over the same kind of sockets.
+//!
+//! The bare loops are what a program writes that needs nothing else: no queues, no accounting, no report. A tick's messages are
+//! put together once and not for each client, which is the least that can be done, and are as many bytes as the engine's.
+
+use std::io::{ErrorKind, IoSlice, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread::sleep;
+use std::time::Duration;
+
+use tickcast::framing::{Encoder, Label, RECORD_HEADER_BYTES, frame_prefix};
+use tickcast::transport::tcp::Tcp;
+use tickcast::{Bytes, DropReason, Event, Message, NetworkConfig, Overflow, Target, Tickcast};
+
+use crate::clients::Clients;
+
+/// The sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The engine.
+    Tickcast,
+    /// A loop with one vectored write per connection: headers by themselves, payloads where they lie.
+    Vectored,
+    /// A loop with one plain write per connection, of bytes that were joined once.
+    Joined,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Tickcast, Self::Vectored, Self::Joined];
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Tickcast => "tickcast",
+            Self::Vectored => "bare writev, one per connection",
+            Self::Joined => "bare write, joined once",
+        }
+    }
+
+    /// How a side is named as an argument.
+    pub(crate) fn short(self) -> &'static str {
+        match self {
+            Self::Tickcast => "tickcast",
+            Self::Vectored => "vectored",
+            Self::Joined => "joined",
+        }
+    }
+
+    /// Ready to send to all clients.
+    pub(crate) fn start(self, clients: &mut Clients, count: usize) -> Box<dyn Side> {
+        match self {
+            Self::Tickcast => Box::new(Ours::start(clients, count, Overflow::DropNewest)),
+            Self::Vectored | Self::Joined => Box::new(Bare::start(self, clients, count)),
+        }
+    }
+}
+
+/// One who sends.
+pub(crate) trait Side {
+    /// Sends these payloads to all clients.
+    fn tick(&mut self, payloads: &[Bytes]);
+
+    /// Waits until everything has left.
+    fn settle(&mut self) {}
+
+    /// Asserts what the side itself knows of what it was given.
+    fn check(&mut self, _messages: u64) {}
+}
+
+/// The engine.
+pub(crate) struct Ours {
+    net: Tickcast<u64>,
+    overflow: Overflow,
+}
+
+impl Ours {
+    pub(crate) fn start(clients: &mut Clients, count: usize, overflow: Overflow) -> Self {
+        // The clients here never say anything; all else is the default.
+        let config = NetworkConfig { peer_idle_timeout: None, ..NetworkConfig::default() };
+        let transport = Tcp::listen(LOOPBACK.parse().expect("an address"));
+        let mut net = Tickcast::<u64>::builder().config(config).build(transport).expect("any port");
+        clients.connect(net.local_addrs()[0]);
+        let mut admitted = 0;
+        while net.step().endpoints.up < count as u64 {
+            let connected: Vec<_> = net
+                .events()
+                .filter_map(|event| if let Event::Connected { addr, .. } = event { Some(addr) } else { None })
+                .collect();
+            for addr in connected {
+                net.admit(admitted, addr).expect("an address of a client");
+                admitted += 1;
+            }
+            sleep(Duration::from_micros(100));
+        }
+        clients.connected();
+        Self { net, overflow }
+    }
+
+    /// Messages that newer ones have replaced.
+    pub(crate) fn superseded(&mut self) -> u64 {
+        self.net.report().legs.dropped[DropReason::Superseded]
+    }
+}
+
+impl Side for Ours {
+    fn tick(&mut self, payloads: &[Bytes]) {
+        for payload in payloads {
+            let message = Message::new(payload.clone()).overflow(self.overflow);
+            self.net.send(Target::All, message).expect("there is room");
+        }
+        self.net.step();
+    }
+
+    fn settle(&mut self) {
+        while self.net.report().legs.pending > 0 {
+            sleep(Duration::from_millis(1));
+            self.net.step();
+        }
+    }
+
+    fn check(&mut self, messages: u64) {
+        let legs = self.net.report().legs;
+        assert_eq!(legs.unaccounted(), 0, "{legs}");
+        assert_eq!((legs.accepted, legs.written, legs.pending), (messages, messages, 0), "{legs}");
+    }
+}
+
+struct Bare {
+    kind: Kind,
+    streams: Vec<TcpStream>,
+    encoder: Encoder,
+}
+
+impl Bare {
+    fn start(kind: Kind, clients: &mut Clients, count: usize) -> Self {
+        let listener = TcpListener::bind(LOOPBACK).expect("any port");
+        clients.connect(listener.local_addr().expect("it is bound"));
+        let accept = || {
+            let (stream, _) = listener.accept().expect("the clients connect");
+            stream.set_nodelay(true).expect("a new connection");
+            stream.set_nonblocking(true).expect("a new connection");
+            stream
+        };
+        let streams = (0..count).map(|_| accept()).collect();
+        clients.connected();
+        Self { kind, streams, encoder: Encoder::new(1) }
+    }
+}
+
+impl Side for Bare {
+    fn tick(&mut self, payloads: &[Bytes]) {
+        let datagram = self.encoder.batch(payloads.iter().map(|payload| (Label::default(), &payload[..])));
+        let datagram = datagram.expect("it is small");
+        let mut frame = frame_prefix(datagram.len(), usize::MAX).expect("it is small").to_vec();
+        frame.extend(datagram);
+        // The engine's parts: one header of each datagram and message, and each payload by itself.
+        let payload_bytes = payloads[0].len();
+        let (header, mut rest) = frame.split_at(frame.len() - payloads.len() * (payload_bytes + RECORD_HEADER_BYTES));
+        let mut slices = vec![IoSlice::new(header)];
+        while !rest.is_empty() {
+            let (record, behind) = rest.split_at(RECORD_HEADER_BYTES);
+            let (payload, behind) = behind.split_at(payload_bytes);
+            slices.extend([IoSlice::new(record), IoSlice::new(payload)]);
+            rest = behind;
+        }
+        for stream in &mut self.streams {
+            loop {
+                let written =
+                    if self.kind == Kind::Joined { stream.write(&frame) } else { stream.write_vectored(&slices) };
+                match written {
+                    Ok(bytes) => {
+                        assert_eq!(bytes, frame.len(), "there is room for a tick");
+                        break;
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(Duration::from_micros(100)),
+                    Err(error) => panic!("a client is gone: {error}"),
+                }
+            }
+        }
+    }
+}
+
+const LOOPBACK: &str = "127.0.0.1:0";

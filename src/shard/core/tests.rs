@@ -1,0 +1,91 @@
+//! What is seen of a core only from inside: numbers that wrap.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tickcast_components::{Batch, BatchEntry, BatchMessage, HelloPolicy, Label, Overflow, ShardOp};
+
+use super::*;
+use crate::framing::{AckBlock, decode};
+use crate::transport::{Opening, ReceiveSink, SenderEvent, Writable};
+
+/// A transport that takes everything and keeps the sequences.
+#[derive(Default)]
+struct Wire(Vec<u32>);
+
+impl TransportShard for Wire {
+    fn open(&mut self, _: Slot, _: SocketAddr, _: Opening) {}
+    fn close(&mut self, _: Slot) {}
+    fn send(&mut self, transmits: &[Transmit<'_>], verdicts: &mut Vec<Verdict>) -> usize {
+        for transmit in transmits {
+            let bytes: Vec<u8> = transmit.parts.iter().flat_map(|part| part.iter().copied()).collect();
+            self.0.push(decode(&bytes).unwrap().header.sequence);
+            verdicts.push(Verdict::Sent);
+        }
+        1
+    }
+    fn poll_writable(&mut self, _: &mut Context<'_>) -> Poll<Writable> {
+        Poll::Pending
+    }
+    fn poll_receive(&mut self, _: &mut Context<'_>, _: &mut dyn ReceiveSink) -> Poll<()> {
+        Poll::Pending
+    }
+    fn poll_event(&mut self, _: &mut Context<'_>) -> Poll<SenderEvent> {
+        Poll::Pending
+    }
+}
+
+/// Goal: where an address's sequences wrap, each leg is confirmed by its own number, and answers are numbered on.
+#[test]
+fn confirmations_survive_the_wrap_of_sequences() {
+    let limits = ShardLimits {
+        endpoint_legs_max: 256,
+        endpoint_bytes_max: 1 << 20,
+        datagram_bytes_max: 1200,
+        inbound_bytes_max: 1 << 20,
+        hellos: HelloPolicy::Challenge,
+        hellos_per_tick_max: 1,
+        connect_timeout: Duration::from_secs(1),
+        ack_timeout: Duration::from_secs(1),
+    };
+    let hash = SeedableRandomState::with_seed(1, foldhash::SharedSeed::global_fixed());
+    let (mut core, mut io) = (ShardCore::new(Framing::Framed, 7, false, limits, hash, None), Wire::default());
+    core.table.begin_at(u32::MAX - 3);
+    let addr: SocketAddr = "10.0.0.9:1".parse().unwrap();
+    let mut batch = Batch { ops: vec![ShardOp::Open { slot: 0, generation: 1, addr, dial: true }], ..Batch::default() };
+    batch.entries.push(BatchEntry::Op(0));
+    core.begin(batch);
+    core.resume(&mut io, Timestamp(0));
+    for sequence in 0..6 {
+        let message = BatchMessage {
+            payload: "m".into(),
+            sequence,
+            order: sequence,
+            deadline: Timestamp::NEVER,
+            overflow: Overflow::DropNewest,
+            label: Label::default(),
+            receipt: true,
+            ack: true,
+        };
+        let entries = vec![BatchEntry::Leg { slot: 0, message: 0 }];
+        core.begin(Batch { messages: vec![message], entries, legs: 1, bytes: 1, ..Batch::default() });
+        core.resume(&mut io, Timestamp(sequence));
+    }
+    core.owe_ack(addr, None, 9, 1);
+    core.acknowledge(&mut io);
+    let expected: Vec<u32> = (0..7).map(|n| (u32::MAX - 2).wrapping_add(n)).collect();
+    assert_eq!(io.0, expected);
+
+    // The third to the fifth, which are the last before the wrap and the first two behind it; the fourth is left out.
+    core.acked(addr, None, AckBlock { sequence: 1, bits: 0b10 });
+    let report = core.take_report(ShardReport::default());
+    assert_eq!(report.outcomes.iter().map(|outcome| outcome.sequence).collect::<Vec<_>>(), [2, 4]);
+    assert_eq!((report.acked, report.held_legs, report.released_bytes), (2, 4, 2));
+    core.acked(addr, None, AckBlock { sequence: u32::MAX - 1, bits: u32::MAX });
+    assert_eq!(core.take_report(ShardReport::default()).acked, 2);
+    assert_eq!(core.next_due(), Timestamp(1_000_000_000));
+    core.pass_time(&mut io, Timestamp(2_000_000_000));
+    let report = core.take_report(ShardReport::default());
+    assert_eq!((report.indeterminate, report.held_legs), (2, 0));
+    assert_eq!(core.next_due(), Timestamp::NEVER);
+}
