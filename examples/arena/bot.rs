@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use tickcast::client::{Client, ClientOptions, ClientStats};
+use tickcast::client::{Client, ClientOptions, ClientStats, ClientTransport};
 use tickcast::framing::Label;
 
 use crate::common::counts::Counts;
+use crate::gaps::Gaps;
+use crate::options::Carrier;
 use crate::protocol::{CHAT, FromClient, FromServer, INPUT, Input};
 use crate::tally::SocketTally;
 
@@ -27,6 +29,22 @@ pub(crate) struct Bot {
     heard_at: Instant,
     /// Its ship.
     ship: Option<u32>,
+    carrier: Carrier,
+    /// Whether it stops reading for a while.
+    pub(crate) dozes: bool,
+    /// When a snapshot last came.
+    seen_at: Option<Instant>,
+}
+
+/// What becomes of a client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// When it comes.
+    pub(crate) joins_at: Instant,
+    /// What it does before the end, and when.
+    pub(crate) fate: Option<(Fate, Instant)>,
+    /// Whether it stops reading for a while.
+    pub(crate) dozes: bool,
 }
 
 /// What a client does before the end.
@@ -62,9 +80,24 @@ pub(crate) enum Need {
 
 impl Bot {
     /// A client that begins to join now.
-    pub(crate) fn new(server: SocketAddr, rng: Rng, fate: Option<(Fate, Instant)>, now: Instant) -> io::Result<Self> {
+    pub(crate) fn new(
+        server: SocketAddr,
+        carrier: Carrier,
+        rng: Rng,
+        Plan { fate, dozes, .. }: Plan,
+        now: Instant,
+    ) -> io::Result<Self> {
+        let options = match carrier {
+            Carrier::Udp => ClientOptions::default(),
+            Carrier::Tcp => ClientOptions {
+                transport: ClientTransport::Tcp,
+                receive_buffer_bytes: Some(RECEIVE_BUFFER_BYTES),
+                ..ClientOptions::default()
+            },
+        };
+        let client = Client::connect(server, options)?;
         Ok(Self {
-            client: Client::connect(server, ClientOptions::default())?,
+            client,
             rng,
             state: State::Joining,
             before: ClientStats::default(),
@@ -73,19 +106,29 @@ impl Bot {
             fate,
             heard_at: now,
             ship: None,
+            carrier,
+            dozes,
+            seen_at: None,
         })
     }
 
     /// Reads everything that has arrived.
-    pub(crate) fn listen(&mut self, now: Instant, tally: &mut Counts) {
-        let mut welcome = None;
+    pub(crate) fn listen(&mut self, now: Instant, gaps: &mut Gaps, tally: &mut Counts) {
+        let (mut welcome, mut snapshots) = (None, 0);
         let received = self.client.receive(|message| match FromServer::decode(message.payload) {
             Some(FromServer::Welcome { ship, token }) => welcome = Some((ship, token)),
-            Some(FromServer::Snapshot { .. }) => *tally.count("snapshots") += 1,
+            Some(FromServer::Snapshot { .. }) => snapshots += 1,
             Some(FromServer::Kill { .. }) => *tally.count("kills") += 1,
             Some(FromServer::Chat { .. }) => *tally.count("chats") += 1,
             None => *tally.count("malformed") += 1,
         });
+        *tally.count("snapshots") += snapshots;
+        if snapshots > 0
+            && let Some(before) = self.seen_at.replace(now)
+            && !self.dozes
+        {
+            gaps.record(now, now - before);
+        }
         match received {
             Ok(0) => {}
             // Whatever comes to a new socket proves that the server knows the new address.
@@ -167,7 +210,7 @@ impl Bot {
         let (sent, pause) = match self.state {
             State::Joining => (self.client.hello(GREETING), HELLO_AGAIN),
             State::Moving { token } => (self.client.hello(&FromClient::Moved { token }.encode()), HELLO_AGAIN),
-            State::Leaving { .. } => (self.say(INPUT, &FromClient::Goodbye), REPEAT),
+            State::Leaving { .. } => (self.say(INPUT, &FromClient::Goodbye), self.repeat()),
             State::Playing { .. } => {
                 if self.rng.u8(..16) == 0 {
                     let (turn, thrust) = (self.rng.f32() * 2.0 - 1.0, 0.5 + self.rng.f32() / 2.0);
@@ -184,6 +227,19 @@ impl Bot {
         pause
     }
 
+    /// How long a goodbye waits before it is said again: connections do not lose it.
+    fn repeat(&self) -> Duration {
+        match self.carrier {
+            Carrier::Udp => REPEAT,
+            Carrier::Tcp => FAREWELL,
+        }
+    }
+
+    /// It does not read now, and so cannot tell whether the server is silent.
+    pub(crate) fn doze(&mut self, now: Instant) {
+        self.heard_at = now;
+    }
+
     fn say(&mut self, label: Label, what: &FromClient) -> io::Result<()> {
         self.client.send(label, &what.encode())
     }
@@ -191,6 +247,7 @@ impl Bot {
     /// Moves to a new socket. A client that plays has to tell the server.
     pub(crate) fn rebind(&mut self) -> io::Result<()> {
         self.client.rebind()?;
+        self.seen_at = None;
         if let State::Playing { token } = self.state {
             self.state = State::Moving { token };
         }
@@ -225,6 +282,9 @@ impl Bot {
         *tally.count("malformed") += stats.malformed;
     }
 }
+
+/// What the kernel holds for a client that does not read: little, so that it does not get what is old when it does again.
+const RECEIVE_BUFFER_BYTES: usize = 8 << 10;
 
 /// From one input to the next.
 const INPUT_PERIOD: Duration = Duration::from_nanos(1_000_000_000 / 30);

@@ -9,23 +9,26 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::bot::{Bot, Fate, Need};
+use crate::bot::{Bot, Fate, Need, Plan};
 use crate::common::child::{DONE, END, Gone, Parent, QUIET};
 use crate::common::counts::Counts;
 use crate::common::figures::say;
 use crate::common::kernel::{cpu_time, udp_drops};
 use crate::common::looks::{Looks, PAUSE};
-use crate::options::Options;
+use crate::gaps::Gaps;
+use crate::options::{Carrier, Options};
 
 /// All clients.
 struct Crowd {
     server: SocketAddr,
+    carrier: Carrier,
     /// Clients to come, the next one last.
-    to_come: Vec<(Instant, Rng, Option<(Fate, Instant)>)>,
+    to_come: Vec<(Plan, Rng)>,
     bots: Vec<Bot>,
     /// Ports that were in use. None is used twice, so that an address names one socket.
     ports: HashSet<u16>,
     looks: Looks,
+    gaps: Gaps,
     tally: Counts,
     chat_chance: f64,
 }
@@ -62,28 +65,31 @@ pub(crate) fn run(options: &Options, server: SocketAddr) -> io::Result<()> {
 impl Crowd {
     fn new(options: &Options, server: SocketAddr, now: Instant) -> Self {
         let mut rng = Rng::with_seed(options.seed ^ CROWD_SEED);
-        let length = Duration::from_secs(options.seconds);
+        let (stalls, stall) = options.stall();
         let mut to_come: Vec<_> = (0..options.peers)
             .map(|number| {
-                let (joins, fate) = plan(number, length, &mut rng);
-                (now + joins, rng.fork(), fate.map(|(fate, after)| (fate, now + after)))
+                let plan = plan(number, options, now, &mut rng);
+                (plan, rng.fork())
             })
             .collect();
-        to_come.sort_by_key(|&(at, ..)| std::cmp::Reverse(at));
+        to_come.sort_by_key(|(plan, _)| std::cmp::Reverse(plan.joins_at));
         Self {
             server,
+            carrier: options.transport,
             to_come,
             bots: Vec::with_capacity(options.peers),
             ports: HashSet::new(),
             looks: Looks::new(),
+            gaps: Gaps::new(now + stalls..now + stalls + stall),
             tally: Counts::default(),
             chat_chance: CHATS_PER_SECOND / (options.peers as f64 * INPUTS_PER_SECOND),
         }
     }
 
     fn join_due(&mut self, now: Instant) -> io::Result<()> {
-        while let Some((_, rng, fate)) = self.to_come.pop_if(|&mut (at, ..)| at <= now) {
-            let mut bot = Bot::new(self.server, rng, fate, now)?;
+        while let Some((plan, rng)) = self.to_come.pop_if(|(plan, _)| plan.joins_at <= now) {
+            *self.tally.count("dozed") += u64::from(plan.dozes);
+            let mut bot = Bot::new(self.server, self.carrier, rng, plan, now)?;
             self.settle(&mut bot)?;
             self.bots.push(bot);
         }
@@ -92,8 +98,13 @@ impl Crowd {
 
     fn listen(&mut self) {
         let now = Instant::now();
+        let stalled = self.gaps.is_stalled(now);
         for bot in &mut self.bots {
-            bot.listen(now, &mut self.tally);
+            if stalled && bot.dozes {
+                bot.doze(now);
+            } else {
+                bot.listen(now, &mut self.gaps, &mut self.tally);
+            }
         }
     }
 
@@ -108,7 +119,7 @@ impl Crowd {
         // From the back, since a client that is taken out is replaced by the last.
         for (index, need) in needs.into_iter().rev() {
             let bot = &mut self.bots[index];
-            bot.listen(now, &mut self.tally);
+            bot.listen(now, &mut self.gaps, &mut self.tally);
             let addr = bot.addr()?;
             // Not worth a look at the kernel's list, which is as long as there are sockets.
             say(bot.socket_tally(addr, true, None).line());
@@ -141,30 +152,36 @@ impl Crowd {
         let drops = udp_drops();
         for bot in &self.bots {
             let addr = bot.addr()?;
-            let kernel_drops = drops.as_ref().and_then(|drops| drops.get(&addr).copied());
+            let kernel_drops = match self.carrier {
+                Carrier::Udp => drops.as_ref().and_then(|drops| drops.get(&addr).copied()),
+                // A connection loses nothing while it lasts.
+                Carrier::Tcp => Some(0),
+            };
             say(bot.socket_tally(addr, false, kernel_drops).line());
             bot.add_to(&mut self.tally);
         }
         let looks_longest = u64::try_from(self.looks.longest().as_micros()).unwrap_or(u64::MAX);
         *self.tally.count("looks_longest_us") = looks_longest;
+        self.gaps.add_to(&mut self.tally);
         say(self.tally.line());
         say(DONE);
         Ok(())
     }
 }
 
-/// When a client comes, and what becomes of it: one in ten is late, and one in twenty each leaves, moves and vanishes.
-/// All of it is over early enough for the server to notice before the end.
-fn plan(number: usize, length: Duration, rng: &mut Rng) -> (Duration, Option<(Fate, Duration)>) {
-    let mut between = |from: f64, to: f64| length.mul_f64(from + (to - from) * rng.f64());
-    let joins = if number % 10 == 3 { between(0.2, 0.5) } else { between(0.0, 0.05) };
+/// When a client comes, and what becomes of it: one in ten is late, and one in twenty each leaves, moves and vanishes. Over
+/// connections one in twenty stops reading for a while. All of it is over early enough for the server to notice before the end.
+fn plan(number: usize, options: &Options, now: Instant, rng: &mut Rng) -> Plan {
+    let length = Duration::from_secs(options.seconds);
+    let mut between = |from: f64, to: f64| now + length.mul_f64(from + (to - from) * rng.f64());
+    let joins_at = if number % 10 == 3 { between(0.2, 0.5) } else { between(0.0, 0.05) };
     let fate = match number % 20 {
         7 => Some((Fate::Leave, between(0.6, 0.8))),
         11 => Some((Fate::Move, between(0.4, 0.7))),
         15 => Some((Fate::Vanish, between(0.5, 0.65))),
         _ => None,
     };
-    (joins, fate)
+    Plan { joins_at, fate, dozes: options.transport == Carrier::Tcp && number % 20 == 1 }
 }
 
 /// Words to everyone, over all clients.

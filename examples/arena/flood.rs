@@ -59,7 +59,7 @@ fn greeting(epoch: u32) -> [u8; HELLO_BYTES] {
     let mut datagram = [0; HELLO_BYTES];
     let mut header = DatagramHeader::new(epoch, 1);
     header.flags = Flags::HELLO;
-    let record = RecordHeader { length: GREETING.len() as u16, sequence: 1, ..RecordHeader::default() };
+    let record = RecordHeader { length: GREETING.len(), sequence: 1, ..RecordHeader::default() };
     let parts: [&[u8]; 3] = [&header.encode(), &record.encode(), GREETING];
     let mut at = 0;
     for part in parts {

@@ -3,6 +3,7 @@
 //! `cargo run --release --example arena` needs no arguments and ends by itself; `--help` tells what can be changed.
 //!
 //! - `server`: how a game uses the library: this is the file to read.
+//! - `gaps`: whether clients notice that others have stopped reading.
 //! - `world`, `protocol`: the game, and what its messages look like.
 //! - `crowd`, `bot`: the second process, with all the clients.
 //! - `flood`, `forgery`: a third one, if it is asked for, with strangers that greet under false addresses.
@@ -16,6 +17,7 @@ mod bot;
 mod crowd;
 mod flood;
 mod forgery;
+mod gaps;
 mod options;
 mod protocol;
 mod server;

@@ -17,12 +17,40 @@ pub(crate) struct Options {
     pub(crate) seconds: u64,
     /// Bytes that are added to every snapshot of a cell.
     pub(crate) payload: usize,
+    /// What carries the messages.
+    pub(crate) transport: Carrier,
     /// Forged greetings per second of a third process; none if 0.
     pub(crate) flood: u32,
     /// Decides the world, and who comes, goes and moves when.
     pub(crate) seed: u64,
     /// Where the figures go, for machines.
     pub(crate) json: Option<PathBuf>,
+}
+
+/// What carries the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    /// Datagrams: a message may be lost, and a client may be silent without anybody knowing why.
+    Udp,
+    /// Connections: what must not be lost is sent as reliable, and some clients stop reading for a while.
+    Tcp,
+}
+
+impl Carrier {
+    /// As it is called on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    fn of(name: &str) -> Result<Self, UsageError> {
+        [Self::Udp, Self::Tcp]
+            .into_iter()
+            .find(|carrier| carrier.name() == name)
+            .ok_or_else(|| UsageError(format!("--transport is udp or tcp, not '{name}'")))
+    }
 }
 
 /// What this process is to do.
@@ -39,7 +67,7 @@ pub(crate) enum Command {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { peers: 500, hz: 30, seconds: 15, payload: 0, flood: 0, seed: 1, json: None }
+        Self { peers: 500, hz: 30, seconds: 15, payload: 0, transport: Carrier::Udp, flood: 0, seed: 1, json: None }
     }
 }
 
@@ -52,6 +80,12 @@ impl Options {
     /// How long a client may be silent before the server gives it up: short enough for the shortest run.
     pub(crate) fn idle_timeout(&self) -> Duration {
         (Duration::from_secs(self.seconds) / 4).min(Duration::from_secs(2))
+    }
+
+    /// When some clients stop reading, counted from the beginning, and for how long: over connections only.
+    pub(crate) fn stall(&self) -> (Duration, Duration) {
+        let length = Duration::from_secs(self.seconds);
+        (length.mul_f64(0.3), (length / 4).min(STALL_MAX))
     }
 
     /// The arguments that make a second process the crowd of the server at `server`.
@@ -74,6 +108,7 @@ impl Options {
             ("--seed", self.seed),
         ];
         let mut arguments = vec![command.to_owned(), server.to_string()];
+        arguments.push(format!("--transport={}", self.transport.name()));
         arguments.extend(flags.iter().map(|(flag, value)| format!("{flag}={value}")));
         arguments
     }
@@ -91,6 +126,7 @@ pub(crate) fn parse(args: &mut Args) -> Result<Command, UsageError> {
                 "--hz" => options.hz = args.number(1..=1000)?,
                 "--seconds" => options.seconds = args.number(1..=86_400)?,
                 "--payload" => options.payload = args.number(0..=32_768)?,
+                "--transport" => options.transport = Carrier::of(&args.value()?)?,
                 "--flood" => options.flood = args.number(0..=10_000_000)?,
                 "--seed" => options.seed = args.number(0..=u64::MAX)?,
                 "--json" => options.json = Some(args.value()?.into()),
@@ -100,6 +136,10 @@ pub(crate) fn parse(args: &mut Args) -> Result<Command, UsageError> {
             Word::Plain(word) if command.is_some() && server.is_none() => server = word.parse().ok(),
             Word::Plain(word) => return Err(UsageError(format!("'{word}' is one word too many"))),
         }
+    }
+    if options.flood > 0 && options.transport == Carrier::Tcp {
+        // Nobody can connect from an address that is not his.
+        return Err(UsageError("--flood forges addresses, which only --transport udp allows".to_owned()));
     }
     match (command, server) {
         (None, _) => Ok(Command::Serve(options)),
@@ -118,6 +158,9 @@ of cells. In every tick each client gets the state of its own cell and the eight
 goes to everyone; clients join by hello, some late, some leave, some change their address, some vanish without a word. At the
 end the server's books are compared with what the clients have received, socket by socket.
 
+With --transport tcp the clients connect. Kills, chat and welcomes are reliable then; one client in twenty stops reading for some
+seconds, in which its old snapshots give way to new ones, and the others must not notice.
+
 Ten thousand clients need as many open files: the limit is raised as far as this user may. Whether this machine serves
 them in time is told at the end: how many frames were late, and how busy both processes were.
 
@@ -127,6 +170,7 @@ Usage: arena [OPTION]...
   --hz N         ticks per second                              [30]
   --seconds N    how long                                      [15]
   --payload N    bytes added to each snapshot of a cell        [0]
+  --transport T  udp or tcp                                    [udp]
   --flood N      greetings per second from forged addresses,
                  sent by a third process                       [0: none]
   --seed N       another world, another course of events       [1]
@@ -135,6 +179,9 @@ Usage: arena [OPTION]...
 
 Exit status: 0 if the books agree with the clients to the last message, 1 if not, 2 if the command was not understood
 or cannot be run here.";
+
+/// The longest time for which clients stop reading.
+const STALL_MAX: Duration = Duration::from_secs(3);
 
 /// The first word on the command line of the second process.
 const CROWD: &str = "clients-of";

@@ -5,13 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use fastrand::Rng;
+use tickcast::transport::tcp::Tcp;
 use tickcast::transport::udp::Udp;
 use tickcast::{
     BuildError, Event, GroupId, InboundKind, Message, NetworkConfig, Outcome, Overflow, Received, SendError, Target,
     TickReport, Tickcast,
 };
 
-use crate::options::Options;
+use crate::options::{Carrier, Options};
 use crate::protocol::{CHAT, FromClient, FromServer, KILL, SNAPSHOT, ShipState, WELCOME, encode_snapshot};
 use crate::world::World;
 
@@ -27,6 +28,7 @@ pub(crate) struct Server {
     /// Strangers that have greeted in this frame.
     greeted: HashSet<SocketAddr>,
     rng: Rng,
+    carrier: Carrier,
     period: Duration,
     padding: usize,
     pub(crate) census: Census,
@@ -114,7 +116,17 @@ impl Server {
             ..NetworkConfig::default()
         };
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut net = Tickcast::builder().config(config).seed(options.seed).build(Udp::bind(addr))?;
+        let builder = Tickcast::builder().config(config).seed(options.seed);
+        let mut net = match options.transport {
+            Carrier::Udp => builder.build(Udp::bind(addr))?,
+            // All of them from one address, and one that moves has two connections for a moment.
+            Carrier::Tcp => builder.build(
+                Tcp::listen(addr)
+                    .connections_max(2 * options.peers)
+                    .connections_per_address_max(2 * options.peers)
+                    .send_buffer_bytes(Some(STREAM_BUFFER_BYTES)),
+            )?,
+        };
         let world = World::new(options.peers, options.seed);
         let groups = (0..world.cells()).map(|_| net.create_group()).collect();
         Ok(Self {
@@ -125,6 +137,7 @@ impl Server {
             tokens: HashMap::new(),
             greeted: HashSet::new(),
             rng: Rng::with_seed(!options.seed),
+            carrier: options.transport,
             period: options.period(),
             padding: options.payload,
             census: Census::default(),
@@ -159,7 +172,8 @@ impl Server {
             let payload = FromServer::Kill { by: kill.by, victim: kill.victim }.encode();
             // To those who see it: there are more kills the more clients there are, and to tell everyone of every one would
             // cost the square of that.
-            self.send(Target::Group(self.groups[kill.cell]), Message::new(payload).label(KILL));
+            let message = self.event(payload).label(KILL);
+            self.send(Target::Group(self.groups[kill.cell]), message);
         }
         self.step()
     }
@@ -239,7 +253,8 @@ impl Server {
     fn welcome(&mut self, ship: u32) {
         if let Some(player) = self.players.get(&ship) {
             let payload = FromServer::Welcome { ship, token: player.token }.encode();
-            self.send(Target::Peer(ship), Message::new(payload).label(WELCOME));
+            let message = self.event(payload).label(WELCOME);
+            self.send(Target::Peer(ship), message);
         }
     }
 
@@ -249,7 +264,8 @@ impl Server {
             FromClient::Input(input) => self.world.steer(ship, input),
             FromClient::Chat(text) => {
                 let payload = FromServer::Chat { from: ship, text: &text }.encode();
-                self.send(Target::All, Message::new(payload).label(CHAT));
+                let message = self.event(payload).label(CHAT);
+                self.send(Target::All, message);
             }
             FromClient::Goodbye => {
                 if self.net.remove(&ship).is_ok() {
@@ -310,13 +326,23 @@ impl Server {
                 continue;
             }
             let payload = encode_snapshot(tick, cell as u32, &ships, self.padding);
-            let message = Message::new(payload)
-                .label(SNAPSHOT)
-                .overflow(Overflow::KeepLatest { key: cell as u64 })
-                .expires_in(self.period * SNAPSHOT_PERIODS);
+            let message = Message::new(payload).label(SNAPSHOT).overflow(Overflow::KeepLatest { key: cell as u64 });
+            let message = match self.carrier {
+                Carrier::Udp => message.expires_in(self.period * SNAPSHOT_PERIODS),
+                // Whoever has not read for a while sees the present first.
+                Carrier::Tcp => message,
+            };
             self.send(Target::Group(self.groups[cell]), message);
         }
         self.ships = ships;
+    }
+
+    /// What nobody shall miss, as far as the transport can see to that: a client that cannot keep up with it is of no use.
+    fn event(&self, payload: Vec<u8>) -> Message {
+        match self.carrier {
+            Carrier::Udp => Message::new(payload),
+            Carrier::Tcp => Message::new(payload).reliable().overflow(Overflow::StopEndpoint),
+        }
     }
 
     /// Submits a message. Its receipts are what the final comparison is made from.
@@ -333,6 +359,10 @@ impl Server {
 
 /// Receipts between two frames: room for every leg of the largest arena in one of them.
 const RECEIPTS_MAX: usize = 1 << 20;
+
+/// What the kernel may hold of one connection, beside what the client's does: little, so that what a client gets when it reads
+/// again is not old.
+const STREAM_BUFFER_BYTES: usize = 8 << 10;
 
 /// A snapshot that is older than this many ticks is not sent any more.
 const SNAPSHOT_PERIODS: u32 = 3;

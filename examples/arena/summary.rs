@@ -10,17 +10,18 @@ use tickcast::{DropReason, TickReport};
 use crate::Played;
 use crate::common::figures::{busy_processors, counted, micros, row, thousands, write_defects};
 use crate::common::seconds::{Second, Seconds};
-use crate::options::Options;
+use crate::options::{Carrier, Options};
 use crate::server::Server;
 use crate::verdict::{Evidence, Upstream, Verdict};
 
 /// What is about to happen, in one line.
 pub(crate) fn announcement(options: &Options, server: &Server) -> String {
     format!(
-        "arena: {} in a second process fly over {} cells of this server at {}, {} ticks a second for {} s (seed {})",
+        "arena: {} in a second process fly over {} cells of this server at {} ({}), {} ticks a second for {} s (seed {})",
         counted(options.peers, "client"),
         server.cells(),
         server.addr(),
+        options.transport.name(),
         options.hz,
         options.seconds,
         options.seed,
@@ -115,6 +116,7 @@ impl Display for Summary<'_> {
             thousands(crowd.of("chats")),
         )?;
         self.write_flood(f)?;
+        self.write_stall(f)?;
         self.write_comparison(f)?;
         if verdict.agrees() {
             return write!(f, "\nThe server's books and the clients agree, socket by socket.");
@@ -136,17 +138,27 @@ impl Summary<'_> {
         writeln!(f, "From the server to the clients, in messages:")?;
         writeln!(f, "{}", row("written by the server", written.cast_signed(), ""))?;
         writeln!(f, "{}", row("received by the clients", received.cast_signed(), ""))?;
-        writeln!(f, "{}", row("dropped by the kernel", kernel_dropped.cast_signed(), &kernel))?;
+        let over_udp = self.options.transport == Carrier::Udp;
+        if over_udp {
+            writeln!(f, "{}", row("dropped by the kernel", kernel_dropped.cast_signed(), &kernel))?;
+        }
         writeln!(f, "{}", row("to sockets that were closed by then", *to_closed, "(left, moved, vanished)"))?;
         writeln!(f, "{}", row("unexplained", rest, ""))?;
-        writeln!(f, "To the server, in datagrams of one message each:")?;
+        let unit = if over_udp { "datagrams" } else { "frames" };
+        writeln!(f, "To the server, in {unit} of one message each:")?;
         let Upstream { sent, flooded, received, challenged, ignored, unknown_lost, kernel_drops } = upstream;
         writeln!(f, "{}", row("sent by the clients", sent.cast_signed(), ""))?;
         if *flooded > 0 {
             writeln!(f, "{}", row("sent by the flood", flooded.cast_signed(), ""))?;
         }
         writeln!(f, "{}", row("received by the server", received.cast_signed(), ""))?;
-        writeln!(f, "{}", row("challenged", challenged.cast_signed(), "(greetings, answered with a cookie to echo)"))?;
+        if over_udp {
+            writeln!(
+                f,
+                "{}",
+                row("challenged", challenged.cast_signed(), "(greetings, answered with a cookie to echo)")
+            )?;
+        }
         if ignored + unknown_lost > 0 {
             writeln!(f, "{}", row("ignored", ignored.cast_signed(), "(greetings, too many for one tick)"))?;
             writeln!(
@@ -155,8 +167,36 @@ impl Summary<'_> {
                 row("dropped by the engine", unknown_lost.cast_signed(), "(no room for so many strangers)")
             )?;
         }
-        writeln!(f, "{}", row("dropped by the kernel", kernel_drops.cast_signed(), ""))?;
+        if over_udp {
+            writeln!(f, "{}", row("dropped by the kernel", kernel_drops.cast_signed(), ""))?;
+        }
         writeln!(f, "{}", row("unexplained", upstream.unexplained(), ""))
+    }
+
+    /// What became of those that stopped reading, and whether the others noticed.
+    fn write_stall(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let crowd = self.evidence.crowd;
+        let dozed = crowd.of("dozed");
+        if dozed == 0 {
+            return Ok(());
+        }
+        let superseded = self.evidence.report.legs.dropped[DropReason::Superseded];
+        writeln!(
+            f,
+            "{} stopped reading for {:?}; {} snapshots gave way to newer ones that would have come too late.",
+            counted(dozed as usize, "client"),
+            self.options.stall().1,
+            thousands(superseded),
+        )?;
+        let gap = |when: &str, rank: &str| thousands(crowd.of(&format!("gap_{when}_{rank}_us")));
+        writeln!(
+            f,
+            "From one snapshot to the next the others waited p50 {}, p99 {} µs meanwhile, and p50 {}, p99 {} µs otherwise.\n",
+            gap("during", "p50"),
+            gap("during", "p99"),
+            gap("otherwise", "p50"),
+            gap("otherwise", "p99"),
+        )
     }
 
     /// Whether the server was in time, and if not, who was busy.
@@ -244,7 +284,7 @@ impl Summary<'_> {
         let defects: Vec<_> = verdict.defects.iter().map(|defect| format!("{defect:?}")).collect();
         format!(
             concat!(
-                r#"{{"peers":{},"hz":{},"seconds":{},"payload":{},"seed":{},"ticks":{},"late":{},"#,
+                r#"{{"transport":"{}","peers":{},"hz":{},"seconds":{},"payload":{},"seed":{},"ticks":{},"late":{},"#,
                 r#""accepted":{},"written":{},"dropped":{{{}}},"pending":{},"unaccounted":{},"#,
                 r#""datagrams":{},"datagram_bytes":{},"syscalls":{},"#,
                 r#""received":{},"kernel_dropped":{},"kernel_drops":{},"to_closed_sockets":{},"#,
@@ -253,6 +293,7 @@ impl Summary<'_> {
                 r#""agrees":{},"defects":[{}],"profile":{}}}"#,
                 "\n"
             ),
+            options.transport.name(),
             options.peers,
             options.hz,
             options.seconds,

@@ -20,6 +20,12 @@ impl Counts {
         self.0.get(name).copied().unwrap_or_default()
     }
 
+    /// The counts whose names begin so, with the rest of their names.
+    #[allow(dead_code, reason = "not every program has families of counts")]
+    pub(crate) fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, u64)> {
+        self.0.iter().filter_map(move |(name, count)| Some((name.strip_prefix(prefix)?, *count)))
+    }
+
     /// As a line of text.
     pub(crate) fn line(&self) -> String {
         let counts: Vec<_> = self.0.iter().map(|(name, count)| format!(" {name}={count}")).collect();

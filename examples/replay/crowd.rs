@@ -94,7 +94,8 @@ impl Crowd {
     fn new(options: &Options, server: SocketAddr) -> Result<Self, Box<dyn std::error::Error>> {
         let recording = Recording::open(&options.file, KEPT_DATAGRAMS_MAX)?;
         let client = || {
-            let client = Client::connect(server, ClientOptions { framing: options.framing, epoch: None })?;
+            let client =
+                Client::connect(server, ClientOptions { framing: options.framing, ..ClientOptions::default() })?;
             Ok(Member { client, arrivals: Arrivals::default(), due: 0, sent: 0 })
         };
         Ok(Self {
