@@ -99,6 +99,14 @@ impl Ours {
     pub(crate) fn superseded(&mut self) -> u64 {
         self.net.report().legs.dropped[DropReason::Superseded]
     }
+
+    /// Steps on until no more legs than these are pending.
+    pub(crate) fn settle_to(&mut self, legs: u64) {
+        while self.net.report().legs.pending > legs {
+            sleep(Duration::from_millis(1));
+            self.net.step();
+        }
+    }
 }
 
 impl Side for Ours {
@@ -111,10 +119,7 @@ impl Side for Ours {
     }
 
     fn settle(&mut self) {
-        while self.net.report().legs.pending > 0 {
-            sleep(Duration::from_millis(1));
-            self.net.step();
-        }
+        self.settle_to(0);
     }
 
     fn check(&mut self, messages: u64) {

@@ -26,6 +26,7 @@ mod sim;
 mod sizes;
 mod support;
 mod symptoms;
+mod tcp;
 #[cfg(unix)]
 mod unix_transport;
 mod watched;

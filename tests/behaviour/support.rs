@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tickcast::bevy_ecs::prelude::*;
 use tickcast::framing::decode;
 use tickcast::systems::audit;
+use tickcast::transport::Transport;
 use tickcast::transport::udp::Udp;
 use tickcast::{Builder, DropReason, Event, Message, NetworkConfig, Outcome, PeerId, Receipt, TickReport, Tickcast};
 
@@ -83,9 +84,13 @@ impl Loopback {
     }
 
     /// On a socket of the test's choosing.
-    pub(crate) fn on(udp: Udp, config: NetworkConfig, more: impl FnOnce(Builder<u64>) -> Builder<u64>) -> Self {
+    pub(crate) fn on(
+        transport: impl Transport,
+        config: NetworkConfig,
+        more: impl FnOnce(Builder<u64>) -> Builder<u64>,
+    ) -> Self {
         let builder = more(Tickcast::builder().config(config).strict_schedule(true));
-        let net = builder.build(udp).expect("the engine should build");
+        let net = builder.build(transport).expect("the engine should build");
         Self { net, events: Vec::new(), receipts: Vec::new() }
     }
 
