@@ -291,7 +291,7 @@ impl<P: PeerId> Builder<P> {
         };
         // Lengths are 32 bits wide in the shards' queues.
         let transport_bytes_max = capabilities.transmit_bytes_max.min(u32::MAX as usize).saturating_sub(overhead);
-        let epoch = self.epoch.unwrap_or_else(|| (random() as u32).max(1));
+        let epoch = self.epoch.unwrap_or_else(random_epoch);
         let frame = Arc::new(AtomicWaker::new());
         let port = Arc::new(IngressPort {
             queue: ArrayQueue::new(self.config.ingress_messages_max),
@@ -435,7 +435,12 @@ fn greeter(
     Ok(Greeter::new(Cookies::with_secret(secret), time_ahead, connected, hash))
 }
 
+/// An epoch that no one can guess. Zero is none.
+pub(crate) fn random_epoch() -> u32 {
+    (random() as u32).max(1)
+}
+
 /// A number that no one can guess: what the standard library keys its maps with.
-pub(crate) fn random() -> u64 {
+fn random() -> u64 {
     RandomState::new().hash_one(0u8)
 }

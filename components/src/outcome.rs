@@ -16,14 +16,16 @@ pub enum Outcome {
     Dropped(DropReason),
 }
 
-macro_rules! drop_reasons {
-    ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
-        /// Why a leg never left. A fixed set.
+/// A fixed set of kinds with a name for each: no text of anybody's becomes a time series.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! fixed_set {
+    ($(#[$head:meta])* pub enum $set:ident { $($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)? }) => {
+        $(#[$head])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[repr(u8)]
-        pub enum DropReason { $($(#[$doc])* $name),+ }
+        pub enum $set { $($(#[$doc])* $name),+ }
 
-        impl DropReason {
+        impl $set {
             /// All of them, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
@@ -36,47 +38,51 @@ macro_rules! drop_reasons {
     };
 }
 
-drop_reasons! {
-    /// Its deadline passed.
-    Expired = "expired",
-    /// It was cancelled, through the API or by despawning the message.
-    Cancelled = "cancelled",
-    /// Its peer was removed.
-    PeerRemoved = "peer_removed",
-    /// Its address left the peer's list while the peer has others.
-    AddressRemoved = "address_removed",
-    /// The queue was full and the policy keeps what is there.
-    QueueFull = "queue_full",
-    /// The queue was full and the policy, of a newer leg, gave up the oldest.
-    Evicted = "evicted",
-    /// A newer message with the same key took its place.
-    Superseded = "superseded",
-    /// Its endpoint was stopped by policy.
-    EndpointStopped = "endpoint_stopped",
-    /// It was parked for `parked_age_max` without a deadline of its own.
-    ParkedTooLong = "parked_too_long",
-    /// There was no room for one more unresolved peer or bare address.
-    TooManyPeers = "too_many_peers",
-    /// The target named nobody that exists.
-    UnknownTarget = "unknown_target",
-    /// It was addressed to oneself, which the configuration refuses.
-    ToOneself = "to_oneself",
-    /// Too large for the path or the protocol (EMSGSIZE).
-    TooLarge = "too_large",
-    /// Not permitted (EPERM, EACCES): a firewall.
-    NotPermitted = "not_permitted",
-    /// Its endpoint had no connection for `connect_deadline`.
-    NotConnected = "not_connected",
-    /// No route or no such host or network.
-    Unreachable = "unreachable",
-    /// The kernel was out of buffers (ENOBUFS, ENOMEM).
-    NoBuffers = "no_buffers",
-    /// Any other error of the socket.
-    SocketError = "socket_error",
-    /// The I/O task that held it panicked.
-    TaskPanicked = "task_panicked",
-    /// The engine was shut down before it could leave.
-    Shutdown = "shutdown",
+fixed_set! {
+    /// Why a leg never left. A fixed set.
+    #[repr(u8)]
+    pub enum DropReason {
+        /// Its deadline passed.
+        Expired = "expired",
+        /// It was cancelled, through the API or by despawning the message.
+        Cancelled = "cancelled",
+        /// Its peer was removed.
+        PeerRemoved = "peer_removed",
+        /// Its address left the peer's list while the peer has others.
+        AddressRemoved = "address_removed",
+        /// The queue was full and the policy keeps what is there.
+        QueueFull = "queue_full",
+        /// The queue was full and the policy, of a newer leg, gave up the oldest.
+        Evicted = "evicted",
+        /// A newer message with the same key took its place.
+        Superseded = "superseded",
+        /// Its endpoint was stopped by policy.
+        EndpointStopped = "endpoint_stopped",
+        /// It was parked for `parked_age_max` without a deadline of its own.
+        ParkedTooLong = "parked_too_long",
+        /// There was no room for one more unresolved peer or bare address.
+        TooManyPeers = "too_many_peers",
+        /// The target named nobody that exists.
+        UnknownTarget = "unknown_target",
+        /// It was addressed to oneself, which the configuration refuses.
+        ToOneself = "to_oneself",
+        /// Too large for the path or the protocol (EMSGSIZE).
+        TooLarge = "too_large",
+        /// Not permitted (EPERM, EACCES): a firewall.
+        NotPermitted = "not_permitted",
+        /// Its endpoint had no connection for `connect_deadline`.
+        NotConnected = "not_connected",
+        /// No route or no such host or network.
+        Unreachable = "unreachable",
+        /// The kernel was out of buffers (ENOBUFS, ENOMEM).
+        NoBuffers = "no_buffers",
+        /// Any other error of the socket.
+        SocketError = "socket_error",
+        /// The I/O task that held it panicked.
+        TaskPanicked = "task_panicked",
+        /// The engine was shut down before it could leave.
+        Shutdown = "shutdown",
+    }
 }
 
 impl fmt::Display for DropReason {

@@ -19,7 +19,6 @@ mod tests;
 mod udp;
 mod unconfirmed;
 
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
@@ -28,6 +27,7 @@ use tickcast_components::{StopCause, check_address};
 use self::session::Session;
 use self::tcp::Tcp;
 use self::udp::Udp;
+use crate::builder::random_epoch;
 use crate::framing::{Arrival, DATAGRAM_BYTES_MAX, Encoder, FRAME_BYTES_MAX_DEFAULT, Framing, Label, MessageId};
 
 pub use self::greeting::CHALLENGES_MAX;
@@ -352,8 +352,3 @@ impl Link {
 
 /// More than any datagram has, so that none is ever cut off.
 const RECEIVE_BUFFER_BYTES: usize = 65_536;
-
-/// Drawn from the keys of the standard library's hasher, which come from the operating system.
-fn random_epoch() -> u32 {
-    RandomState::new().hash_one(0) as u32
-}

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use tickcast_components::{Label, MessageId, Outcome};
 
-use crate::builder::random;
+use crate::builder::random_epoch;
 
 /// Who gets a message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -127,6 +127,6 @@ impl NetMessage {
 fn next_id() -> MessageId {
     static EPOCH: OnceLock<u32> = OnceLock::new();
     static SEQUENCE: AtomicU64 = AtomicU64::new(0);
-    let epoch = *EPOCH.get_or_init(|| (random() as u32).max(1));
+    let epoch = *EPOCH.get_or_init(random_epoch);
     MessageId { epoch, sequence: SEQUENCE.fetch_add(1, Ordering::Relaxed) + 1 }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tickcast_components::DropReason;
+use tickcast_components::{DropReason, fixed_set};
 
 /// A stretch of a message's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,75 +40,59 @@ impl NetPhase {
     }
 }
 
-macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
-        /// What can go wrong. A fixed set, so that no text of anybody's becomes a time series.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[non_exhaustive]
-        pub enum NetErrorKind { $($(#[$doc])* $name),+ }
-
-        impl NetErrorKind {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$name),+];
-
-            /// A short name for tables and metrics.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$name => $text),+ }
-            }
-        }
-    };
-}
-
-kinds! {
-    /// A message was refused, since it is longer than may be sent.
-    TooLarge = "too_large",
-    /// A message, or a listed address, was refused, since nobody can be there.
-    BadAddress = "bad_address",
-    /// A message was refused, or dropped, since it is for this sender itself.
-    ToOneself = "to_oneself",
-    /// A message was refused, or dropped, since too many peers without an address are known.
-    TooManyPeers = "too_many_peers",
-    /// A message was refused for any other reason.
-    Refused = "refused",
-    /// A message was not taken any more, or its leg dropped, since the sender was ending.
-    Shutdown = "shutdown",
-    /// A leg was dropped, since its peer does not keep up: its queue was full.
-    Lagging = "lagging",
-    /// A leg was dropped, since it had expired, or waited for too long for its peer or a connection.
-    Expired = "expired",
-    /// A leg was dropped for any other reason.
-    Dropped = "dropped",
-    /// Nobody knows what became of a leg: its connection broke, or no confirmation came.
-    Indeterminate = "indeterminate",
-    /// A sender has stopped.
-    SenderStopped = "sender_stopped",
-    /// The network has said that something about the way to an address is wrong.
-    Path = "path",
-    /// A new configuration was rejected.
-    Config = "config",
-    /// The I/O side panicked, or is gone with its runtime.
-    Io = "io",
-    /// Something happened of which nobody was told: too much did.
-    EventsLost = "events_lost",
-    /// What arrived is no message, or not whole.
-    Malformed = "malformed",
-    /// What arrived is of an unknown version.
-    UnknownVersion = "unknown_version",
-    /// What arrived would be longer than is allowed, as it is or expanded.
-    IncomingTooLarge = "incoming_too_large",
-    /// What arrived is compressed, which this build cannot read.
-    CompressionMissing = "compression_missing",
-    /// What arrived has been here before.
-    Duplicate = "duplicate",
-    /// What arrived was dropped, since there was no room for it before it could be looked at.
-    IncomingLost = "incoming_lost",
-    /// What arrived was dropped, since the queue that it was to be handed to was full.
-    ReplyQueueFull = "reply_queue_full",
-    /// What arrived was dropped, since nobody takes it any more.
-    ReplyQueueGone = "reply_queue_gone",
-    /// A leg's message is not known any more, nor its time: too many were under way.
-    Untimed = "untimed",
+fixed_set! {
+    /// What can go wrong. A fixed set, so that no text of anybody's becomes a time series.
+    #[non_exhaustive]
+    pub enum NetErrorKind {
+        /// A message was refused, since it is longer than may be sent.
+        TooLarge = "too_large",
+        /// A message, or a listed address, was refused, since nobody can be there.
+        BadAddress = "bad_address",
+        /// A message was refused, or dropped, since it is for this sender itself.
+        ToOneself = "to_oneself",
+        /// A message was refused, or dropped, since too many peers without an address are known.
+        TooManyPeers = "too_many_peers",
+        /// A message was refused for any other reason.
+        Refused = "refused",
+        /// A message was not taken any more, or its leg dropped, since the sender was ending.
+        Shutdown = "shutdown",
+        /// A leg was dropped, since its peer does not keep up: its queue was full.
+        Lagging = "lagging",
+        /// A leg was dropped, since it had expired, or waited for too long for its peer or a connection.
+        Expired = "expired",
+        /// A leg was dropped for any other reason.
+        Dropped = "dropped",
+        /// Nobody knows what became of a leg: its connection broke, or no confirmation came.
+        Indeterminate = "indeterminate",
+        /// A sender has stopped.
+        SenderStopped = "sender_stopped",
+        /// The network has said that something about the way to an address is wrong.
+        Path = "path",
+        /// A new configuration was rejected.
+        Config = "config",
+        /// The I/O side panicked, or is gone with its runtime.
+        Io = "io",
+        /// Something happened of which nobody was told: too much did.
+        EventsLost = "events_lost",
+        /// What arrived is no message, or not whole.
+        Malformed = "malformed",
+        /// What arrived is of an unknown version.
+        UnknownVersion = "unknown_version",
+        /// What arrived would be longer than is allowed, as it is or expanded.
+        IncomingTooLarge = "incoming_too_large",
+        /// What arrived is compressed, which this build cannot read.
+        CompressionMissing = "compression_missing",
+        /// What arrived has been here before.
+        Duplicate = "duplicate",
+        /// What arrived was dropped, since there was no room for it before it could be looked at.
+        IncomingLost = "incoming_lost",
+        /// What arrived was dropped, since the queue that it was to be handed to was full.
+        ReplyQueueFull = "reply_queue_full",
+        /// What arrived was dropped, since nobody takes it any more.
+        ReplyQueueGone = "reply_queue_gone",
+        /// A leg's message is not known any more, nor its time: too many were under way.
+        Untimed = "untimed",
+    }
 }
 
 impl NetErrorKind {

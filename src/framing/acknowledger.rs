@@ -1,6 +1,7 @@
 //! What a receiver says of what it has received: which datagrams an acknowledgement has to name, in as few blocks as that
 //! takes.
 
+use super::serial::is_behind;
 use super::wire::{ACK_BLOCK_REACH, AckBlock};
 
 /// Collects the datagrams of one sender that want an acknowledgement, in constant time each and a few bytes of memory.
@@ -59,7 +60,7 @@ impl Acknowledger {
             self.owed |= 1 << behind;
             return None;
         }
-        if ahead >= SERIAL_HALF {
+        if is_behind(sequence, self.newest) {
             return Some(AckBlock { sequence, bits: 0 });
         }
         let far = ahead > ACK_BLOCK_REACH || self.owed > REACHED >> ahead;
@@ -91,13 +92,11 @@ impl Acknowledger {
 /// The newest datagram and those that a block can name besides.
 const REACHED: u64 = (1 << (ACK_BLOCK_REACH + 1)) - 1;
 
-/// Half of the sequence space: what is further ahead is behind (RFC 1982), and so is the exact opposite.
-const SERIAL_HALF: u32 = 1 << 31;
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::serial::SERIAL_HALF;
     use super::super::tests::for_each_seed;
     use super::*;
 

@@ -145,6 +145,7 @@ mod cookie;
 mod decoder;
 mod duplicates;
 mod encoder;
+pub(crate) mod serial;
 mod stream;
 #[cfg(test)]
 mod tests;

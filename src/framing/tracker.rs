@@ -4,6 +4,8 @@
 //! expected and what came, as in RFC 3550, appendix A.3. What has been seen is a ring of bits indexed by the sequence
 //! itself, so that the window moves without shifting (RFC 6479).
 
+use super::serial::is_behind;
+
 /// How many sequences back a datagram can still be told from its duplicate.
 pub const SEQUENCE_WINDOW: u32 = 1024;
 
@@ -132,7 +134,7 @@ impl Window {
 
     fn observe(&mut self, sequence: u32, lost: &mut u64) -> Arrival {
         let ahead = sequence.wrapping_sub(self.newest);
-        if ahead != 0 && ahead < SERIAL_HALF {
+        if ahead != 0 && !is_behind(sequence, self.newest) {
             self.advance(ahead);
             *lost += u64::from(ahead - 1);
             return Arrival::New;
@@ -193,14 +195,11 @@ const fn place(sequence: u32) -> (usize, u64) {
 
 const WORDS: usize = (SEQUENCE_WINDOW / u64::BITS) as usize;
 
-/// Half of the sequence space: what is further ahead is behind. The exact opposite, which RFC 1982 leaves undefined,
-/// counts as behind.
-const SERIAL_HALF: u32 = 1 << 31;
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
+    use super::super::serial::SERIAL_HALF;
     use super::super::tests::for_each_seed;
     use super::*;
 

@@ -11,6 +11,7 @@ use tickcast_components::{BatchMessage, CompactAddr, Overflow, Slot, Timestamp};
 use tickcast_systems::overflow::Rules;
 
 use super::known::{KnownAddrs, Letter};
+use crate::framing::serial::is_behind;
 use crate::framing::{RECORD_HEADER_BYTES, RecordHeader};
 
 /// How long a smaller size of datagrams is kept, as long as Linux keeps what it knows of a path (RFC 1191, section 6.3).
@@ -431,8 +432,7 @@ impl Table {
         let addr = wire.addr.get();
         wire.users -= 1;
         if wire.users == 0 {
-            // Serial number arithmetic (RFC 1982): the later of two numbers that may have wrapped.
-            if wire.sent.wrapping_sub(self.high_water).cast_signed() > 0 {
+            if is_behind(self.high_water, wire.sent) {
                 self.high_water = wire.sent;
             }
             if let Ok(found) = self.wire_of.find_entry(self.hash.hash_one(addr), |&other| other == number) {

@@ -11,6 +11,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use tickcast_components::{Slot, Timestamp};
 
 use super::table::QueuedLeg;
+use crate::framing::serial::is_behind;
 use crate::framing::{ACK_BLOCK_REACH, AckBlock};
 
 /// A leg that was written.
@@ -75,7 +76,7 @@ impl UnackedLegs {
         let number = self.window_at(wire);
         let window = &mut self.windows[number as usize];
         // What was only begun is complete later than datagrams behind it that left over another connection.
-        let is_after = |other: &UnackedLeg| is_before(leg.sequence, other.sequence);
+        let is_after = |other: &UnackedLeg| is_behind(leg.sequence, other.sequence);
         match window.legs.back() {
             Some(back) if is_after(back) => {
                 let place = window.legs.partition_point(|other| !is_after(other));
@@ -133,7 +134,7 @@ impl UnackedLegs {
         let window = &mut self.windows[number as usize];
         let Some(&UnackedLeg { sequence: first, .. }) = window.legs.front() else { return };
         let newest = block.sequence.wrapping_sub(first);
-        if newest >= SERIAL_HALF {
+        if is_behind(block.sequence, first) {
             return;
         }
         let oldest = newest.saturating_sub(ACK_BLOCK_REACH);
@@ -245,14 +246,6 @@ impl Window {
         }
     }
 }
-
-/// Whether a sequence is older than another. They wrap (RFC 1982); those that wait are never far apart.
-fn is_before(sequence: u32, other: u32) -> bool {
-    sequence.wrapping_sub(other) >= SERIAL_HALF
-}
-
-/// Half of the sequence space: what is further ahead is behind.
-const SERIAL_HALF: u32 = 1 << 31;
 
 #[cfg(test)]
 mod tests {
