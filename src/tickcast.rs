@@ -228,7 +228,8 @@ impl<P: PeerId> Tickcast<P> {
     }
 
     /// Removes a peer. Its legs end as `Dropped(PeerRemoved)` in the next tick, and its connections are closed; the same id
-    /// later is a new peer.
+    /// later is a new peer. A message to it that no tick has taken in yet counts as later: it makes a new peer, and waits for that
+    /// to have an address. So a farewell needs a tick before the removal.
     ///
     /// # Errors
     ///

@@ -426,6 +426,30 @@ async fn a_panic_over_a_full_queue_leaves_the_others_reachable() {
     sim.assert_settled();
 }
 
+/// Goal: what waits for room in the queue of an endpoint gets it when that is emptied by a panic.
+#[tokio::test(start_paused = true)]
+async fn a_panic_answers_who_waits_for_room() {
+    let mut sim = Sim::datagrams(NetworkConfig { endpoint_legs_max: 2, ..config() });
+    let _other = sim.admit(2);
+    let socket = sim.network.endpoint(client(1));
+    sim.stall(client(1), true);
+    for n in 0..4 {
+        sim.send(1, format!("m{n}"));
+    }
+    sim.ticks(2).await;
+    sim.list(1, &[client(1)]);
+    // Two are queued where they are stalled, two wait for room behind them.
+    let report = sim.ticks(4).await;
+    assert_eq!((report.depths.handed_legs, report.depths.parked_legs), (2, 2));
+    sim.network.change_faults(client(2), |faults| faults.panic_once = true);
+    sim.send(2, "lost");
+    sim.pass(SECOND, 3).await;
+    sim.stall(client(1), false);
+    sim.ticks(4).await;
+    assert_eq!(got(&socket), ["m2", "m3"]);
+    sim.assert_settled();
+}
+
 /// Goal: legs that expired on their way to the shard neither leave nor push out what is still worth something.
 #[tokio::test(start_paused = true)]
 async fn legs_that_expired_on_the_way_are_not_written() {

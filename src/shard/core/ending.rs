@@ -181,8 +181,10 @@ impl ShardCore {
         self.ready.clear();
         let mut slots = Vec::new();
         self.table.unblock_all(&mut slots);
-        for endpoint in &mut self.table.endpoints {
-            endpoint.listed = false;
+        for slot in 0..self.table.endpoints.len() as Slot {
+            self.table.endpoints[slot as usize].listed = false;
+            // Who asked for room has it now.
+            self.freed(slot);
         }
         // A transport that panicked over an opening does not know the slot.
         if let Some(slot) = self.opening.take() {
