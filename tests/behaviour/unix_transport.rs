@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use tickcast::framing::{Encoder, Label, frame_prefix};
 use tickcast::transport::StopCause;
-use tickcast::{DropReason, Event, MessageId, NetworkConfig, Outcome, PeerData, Receipt, Target, Tickcast};
+use tickcast::{DropReason, Event, Identity, MessageId, NetworkConfig, Outcome};
 
 use self::transport::{Unix, path};
-use crate::support::{addr, client_socket, close_books, dropped, message, numbered};
+use crate::host::{Host, until};
+use crate::support::{addr, dropped, numbered};
 
 /// Goal: what is sent to a peer that is dialled arrives in order, whatever its length, each message written once; its host
 /// hears who has connected, admits it, and answers over the same connection.
@@ -23,12 +24,12 @@ use crate::support::{addr, client_socket, close_books, dropped, message, numbere
 fn both_sides_of_a_connection_talk_in_order() {
     for shards in [1, 2] {
         let directory = Directory::new();
-        let mut server = Host::new(&directory, "10.0.0.1:1", shards);
-        let mut client = Host::new(&directory, "10.0.0.2:2", shards);
+        let mut server = host(&directory, "10.0.0.1:1", shards);
+        let mut client = host(&directory, "10.0.0.2:2", shards);
         client.list(1, server.addr());
         let hello = client.send(1, "m0");
-        until(&mut [&mut server, &mut client], "the server hears of it", |hosts| hosts[0].accepted().is_some());
-        let (from, identity) = server.accepted().unwrap();
+        until(&mut [&mut server, &mut client], "the server hears of it", |hosts| accepted(hosts[0]).is_some());
+        let (from, identity) = accepted(&server).unwrap();
         assert!(identity.ends_with(&format!(" pid {}", process::id())), "{identity}");
         server.net.admit(2, from).unwrap();
 
@@ -50,7 +51,7 @@ fn both_sides_of_a_connection_talk_in_order() {
         assert!([&[hello][..], &ids].concat().into_iter().all(|id| client.outcomes(id) == [Outcome::Written]));
         assert!(answered.into_iter().all(|id| server.outcomes(id) == [Outcome::Written]));
         for (host, peer) in [(&client, 1), (&server, 2)] {
-            assert!(host.identity_of(peer).is_some_and(|of| of.ends_with(&format!(" pid {}", process::id()))));
+            assert!(identity_of(host, peer).is_some_and(|of| of.ends_with(&format!(" pid {}", process::id()))));
         }
     }
 }
@@ -60,13 +61,13 @@ fn both_sides_of_a_connection_talk_in_order() {
 #[test]
 fn the_end_of_a_connection_is_reported() {
     let directory = Directory::new();
-    let mut server = Host::new(&directory, "10.0.0.1:1", 1);
-    let mut clients = [2, 3, 4].map(|n| Host::new(&directory, &format!("10.0.0.{n}:{n}"), 1));
+    let mut server = host(&directory, "10.0.0.1:1", 1);
+    let mut clients = [2, 3, 4].map(|n| host(&directory, &format!("10.0.0.{n}:{n}"), 1));
     let mut addrs = Vec::new();
     for client in &mut clients {
         client.list(1, server.addr());
-        until(&mut [&mut server, client], "they are connected", |hosts| hosts[0].accepted().is_some());
-        addrs.push(server.accepted().unwrap().0);
+        until(&mut [&mut server, client], "they are connected", |hosts| accepted(hosts[0]).is_some());
+        addrs.push(accepted(&server).unwrap().0);
         server.events.clear();
     }
     server.net.admit(2, addrs[0]).unwrap();
@@ -95,12 +96,13 @@ fn the_end_of_a_connection_is_reported() {
 #[test]
 fn who_is_not_there_is_dialled_until_it_is() {
     let directory = Directory::new();
-    let mut client = Host::new(&directory, "10.0.0.2:2", 1);
+    let impatient = NetworkConfig { connect_deadline: Duration::from_millis(50), ..config() };
+    let mut client = Host::over(Unix::new(&directory.0, addr("10.0.0.2:2")), impatient, |builder| builder);
     client.list(1, addr("10.0.0.1:1"));
     let early = client.send(1, "early");
     until(&mut [&mut client], "the early one has its outcome", |hosts| !hosts[0].outcomes(early).is_empty());
     assert_eq!(client.outcomes(early), [dropped(DropReason::NotConnected)]);
-    let mut server = Host::new(&directory, "10.0.0.1:1", 1);
+    let mut server = host(&directory, "10.0.0.1:1", 1);
     let mut late = client.send(1, "late");
     until(&mut [&mut client, &mut server], "a late one arrives", |hosts| {
         if hosts[0].outcomes(late) == [dropped(DropReason::NotConnected)] {
@@ -124,7 +126,7 @@ fn what_is_wrong_with_a_stream_is_its_end() {
         (&[], StopCause::Closed),
     ] {
         let directory = Directory::new();
-        let mut server = Host::new(&directory, "10.0.0.1:1", 1);
+        let mut server = host(&directory, "10.0.0.1:1", 1);
         let mut stream = directory.connect("10.0.0.9:9", server.addr());
         std::io::Write::write_all(&mut stream, &[&frame[..], bytes].concat()).unwrap();
         drop(stream);
@@ -141,12 +143,12 @@ fn what_is_wrong_with_a_stream_is_its_end() {
 fn who_never_reads_holds_up_nobody() {
     let directory = Directory::new();
     let listener = UnixListener::bind(path(&directory.0, addr("10.0.0.9:9"))).unwrap();
-    let mut client = Host::new(&directory, "10.0.0.2:2", 1);
-    let mut server = Host::new(&directory, "10.0.0.1:1", 1);
+    let mut client = host(&directory, "10.0.0.2:2", 1);
+    let mut server = host(&directory, "10.0.0.1:1", 1);
     client.list(9, addr("10.0.0.9:9"));
     client.list(1, server.addr());
     let large = client.send(9, pad("large".into(), 500_000));
-    until(&mut [&mut client], "it is connected", |hosts| hosts[0].identity_of(9).is_some());
+    until(&mut [&mut client], "it is connected", |hosts| identity_of(hosts[0], 9).is_some());
     let stream = listener.accept().unwrap();
     client.send(1, "swift");
     until(&mut [&mut client, &mut server], "the other one has it", |hosts| hosts[1].received.len() == 1);
@@ -156,95 +158,39 @@ fn who_never_reads_holds_up_nobody() {
     assert_eq!(client.outcomes(large), [Outcome::Indeterminate]);
 }
 
-/// An engine over Unix sockets, and what it has told.
-struct Host {
-    net: Tickcast<u64>,
-    events: Vec<Event<u64>>,
-    receipts: Vec<Receipt<u64>>,
-    received: Vec<(Option<u64>, String)>,
+fn host(directory: &Directory, at: &str, shards: usize) -> Host {
+    Host::over(Unix::new(&directory.0, addr(at)), config(), |builder| builder.shards(shards))
 }
 
-impl Host {
-    fn new(directory: &Directory, at: &str, shards: usize) -> Self {
-        let config = NetworkConfig {
-            message_bytes_max: 1 << 19,
-            parked_bytes_max: 1 << 20,
-            connect_deadline: Duration::from_millis(50),
-            resolve_retry_max: Duration::from_millis(50),
-            resolve_retry_timeout: Duration::from_millis(10),
-            ..NetworkConfig::default()
-        };
-        let builder = Tickcast::builder().config(config).shards(shards).strict_schedule(true);
-        let net = builder.build(Unix::new(&directory.0, addr(at))).expect("the engine should build");
-        Self { net, events: Vec::new(), receipts: Vec::new(), received: Vec::new() }
-    }
-
-    fn addr(&self) -> SocketAddr {
-        self.net.local_addrs()[0]
-    }
-
-    fn list(&self, peer: u64, at: SocketAddr) {
-        self.net.directory().insert(peer, vec![PeerData::new(at)]).expect("the directory should have room");
-    }
-
-    fn send(&mut self, peer: u64, text: impl Into<String>) -> MessageId {
-        self.net.send(Target::Peer(peer), message(text).reliable()).expect("the message should be taken")
-    }
-
-    fn step(&mut self) {
-        let report = self.net.step();
-        close_books::<u64>(self.net.world_mut(), &report);
-        self.events.extend(self.net.events());
-        self.receipts.extend(self.net.receipts());
-        let text = |payload: &[u8]| String::from_utf8_lossy(payload).into_owned();
-        self.received.extend(self.net.received().map(|received| (received.peer, text(&received.payload))));
-    }
-
-    /// The first connection that it was told of: where from, and whose.
-    fn accepted(&self) -> Option<(SocketAddr, String)> {
-        self.events.iter().find_map(|event| match event {
-            Event::Connected { addr, identity: Some(of) } => {
-                Some((*addr, String::from_utf8_lossy(of.as_bytes()).into_owned()))
-            }
-            _ => None,
-        })
-    }
-
-    /// Who is proven to be at a peer's endpoint.
-    fn identity_of(&self, peer: u64) -> Option<String> {
-        self.events.iter().find_map(|event| match event {
-            Event::EndpointUp { peer: Some(up), identity: Some(of), .. } if *up == peer => {
-                Some(String::from_utf8_lossy(of.as_bytes()).into_owned())
-            }
-            _ => None,
-        })
-    }
-
-    fn outcomes(&self, id: MessageId) -> Vec<Outcome> {
-        self.receipts.iter().filter(|receipt| receipt.id == id).map(|receipt| receipt.outcome).collect()
-    }
+/// The first connection that a host was told of: where from, and whose.
+fn accepted(host: &Host) -> Option<(SocketAddr, String)> {
+    host.events.iter().find_map(|event| match event {
+        Event::Connected { addr, identity: Some(of) } => Some((*addr, text(of))),
+        _ => None,
+    })
 }
 
-/// Steps all of them until something holds, within bounds.
-#[track_caller]
-fn until(hosts: &mut [&mut Host], what: &str, mut holds: impl FnMut(&mut [&mut Host]) -> bool) {
-    // Waiting for a datagram that never comes is how a test without sleeps lets other threads work.
-    let (clock, _) = client_socket();
-    for _ in 0..STEPS_MAX {
-        for host in &mut *hosts {
-            host.step();
-        }
-        if holds(hosts) {
-            return;
-        }
-        let _ = clock.recv(&mut [0; 1]);
-    }
-    let told: Vec<_> = hosts.iter().map(|host| (host.net.report().legs.to_string(), &host.events)).collect();
-    panic!("{what}: it should have come true; {told:?}");
+/// Who is proven to be at a peer's endpoint.
+fn identity_of(host: &Host, peer: u64) -> Option<String> {
+    host.events.iter().find_map(|event| match event {
+        Event::EndpointUp { peer: Some(up), identity: Some(of), .. } if *up == peer => Some(text(of)),
+        _ => None,
+    })
 }
 
-/// Steps before a test gives up: some seconds.
-const STEPS_MAX: usize = 500;
+fn text(identity: &Identity) -> String {
+    String::from_utf8_lossy(identity.as_bytes()).into_owned()
+}
+
+fn config() -> NetworkConfig {
+    NetworkConfig {
+        message_bytes_max: 1 << 19,
+        parked_bytes_max: 1 << 20,
+        resolve_retry_max: Duration::from_millis(50),
+        resolve_retry_timeout: Duration::from_millis(10),
+        ..NetworkConfig::default()
+    }
+}
 
 /// A directory of the test's own, removed behind it.
 struct Directory(PathBuf);

@@ -2,6 +2,8 @@
 
 mod accepting;
 mod life;
+#[cfg(target_os = "linux")]
+mod oneself;
 mod options;
 mod random;
 mod reading;

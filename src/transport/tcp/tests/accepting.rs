@@ -190,20 +190,22 @@ async fn a_burst_of_connections_is_taken_in_portions() {
     assert_eq!(shard.events().len(), 500);
 }
 
-/// Goal: who connects and says nothing, or says a byte now and then, is cut off; who sends whole frames, and who is a peer's,
-/// is not.
+/// Goal: who connects and says nothing, or says a byte now and then, is cut off, be it from the beginning or behind a whole
+/// frame; who sends whole frames, and who is a peer's, is not.
 #[tokio::test(start_paused = true)]
 async fn silence_is_cut_off() {
     let mut setup = Setup::default();
     setup.limits.patience.first_frame = Some(Duration::from_secs(5));
     setup.limits.patience.idle = Some(Duration::from_secs(10));
     let mut shard = setup.shard();
-    let [_silent, slow, talker, peers] = [1, 2, 3, 4].map(|port| setup.script.connect(addr(port)));
+    let [_silent, slow, talker, peers, faltering] = [1, 2, 3, 4, 5].map(|port| setup.script.connect(addr(port)));
     shard.events();
     shard.open(0, addr(4), Opening::Attach);
     let mut seen = Vec::new();
+    faltering.say_frame("well begun");
     for second in 1..=40 {
         slow.say([if second == 1 { 40 } else { 0 }]);
+        faltering.say([if second == 1 { 40 } else { 0 }]);
         if second == 3 || second == 12 {
             talker.say_frame("still here");
         }
@@ -216,10 +218,11 @@ async fn silence_is_cut_off() {
             (1, SenderEvent::Connected(0, None)),
             (5, ended(addr(1), StopCause::TimedOut)),
             (5, ended(addr(2), StopCause::TimedOut)),
+            (11, ended(addr(5), StopCause::TimedOut)),
             (22, ended(addr(3), StopCause::TimedOut)),
         ]
     );
-    assert_eq!((setup.counts().first_frame_timeouts, setup.counts().idle_timeouts), (2, 1));
+    assert_eq!((setup.counts().first_frame_timeouts, setup.counts().idle_timeouts), (2, 2));
     assert!(!peers.state().dropped);
 }
 
