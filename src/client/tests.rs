@@ -1,6 +1,7 @@
 //! The client against a plain socket that plays the server.
 
 mod acks;
+mod anything;
 mod connection;
 mod joining;
 

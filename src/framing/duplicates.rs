@@ -163,6 +163,23 @@ mod tests {
         });
     }
 
+    /// Goal: a message that was taken back is none when it comes again, in its old place; taking back what has not been here
+    /// changes nothing.
+    #[test]
+    fn what_is_taken_back_may_come_again() {
+        let mut filter = DuplicateFilter::new();
+        for sequence in [5, 7, 9] {
+            filter.observe(id(1, sequence));
+        }
+        filter.forget(id(1, 7));
+        filter.forget(id(1, 8));
+        filter.forget(id(2, 5));
+        assert_eq!(filter.observe(id(1, 7)), Arrival::Late);
+        assert_eq!([5, 7, 9].map(|sequence| filter.observe(id(1, sequence))), [Arrival::Duplicate; 3]);
+        filter.forget(id(1, 9));
+        assert_eq!(filter.observe(id(1, 9)), Arrival::New);
+    }
+
     fn id(epoch: u32, sequence: u64) -> MessageId {
         MessageId { epoch, sequence }
     }

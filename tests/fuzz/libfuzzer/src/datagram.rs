@@ -1,0 +1,8 @@
+//! libFuzzer's way into one target.
+
+#![no_main]
+
+#[path = "../../targets/datagram.rs"]
+mod target;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| target::run(input));
