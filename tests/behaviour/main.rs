@@ -33,5 +33,6 @@ mod symptoms;
 mod tcp;
 #[cfg(unix)]
 mod unix_transport;
+mod unnoticed;
 mod watched;
 mod world;
