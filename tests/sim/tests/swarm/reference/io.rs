@@ -1,15 +1,19 @@
 //! The reference's I/O side: queues, policies and the wire, until there is nothing to do.
 
+use tickcast_sim::weather::DELAY_MAX;
+
 use super::*;
 
 impl Model {
-    pub(crate) fn io(&mut self, faults: &Faults) {
+    pub(super) fn io(&mut self, weather: &Weather) {
         let now = self.now;
         let mut report = std::mem::take(&mut self.report);
+        self.connect(&mut report);
         self.expire_queues(&mut report, now);
         for addr in std::mem::take(&mut self.stop_events) {
             for (&number, sender) in &mut self.senders {
-                if sender.addr == addr && sender.state == SenderState::Open {
+                let ended = matches!(sender.state, SenderState::Stopped | SenderState::StoppedByPolicy);
+                if sender.addr == addr && !ended {
                     sender.state = SenderState::Stopped;
                     give_back(number, std::mem::take(&mut sender.queue), &mut report);
                     report.events.push((number, Told::Stopped(false)));
@@ -19,13 +23,8 @@ impl Model {
         for item in std::mem::take(&mut self.batch) {
             match item {
                 Item::Open(sender, addr) => {
-                    let opened = Sender {
-                        addr,
-                        queue: Vec::new(),
-                        state: SenderState::Open,
-                        blocked: false,
-                        credit_asked: false,
-                    };
+                    let state = if self.limits.connected { dial(addr, now, weather) } else { SenderState::Open };
+                    let opened = Sender { addr, queue: Vec::new(), state, blocked: false, credit_asked: false };
                     self.senders.insert(sender, opened);
                 }
                 Item::Close(number, unwritten) => {
@@ -47,7 +46,7 @@ impl Model {
                 }
                 Item::Leg(number, leg) => {
                     self.handed += 1;
-                    self.push(number, leg, faults, &mut report);
+                    self.push(number, leg, weather, &mut report);
                 }
                 Item::Abandon => {
                     for sender in self.senders.values_mut() {
@@ -58,10 +57,11 @@ impl Model {
                 }
             }
         }
+        self.connect(&mut report);
         for sender in self.senders.values_mut() {
-            sender.blocked &= faults.stalled.contains(&sender.addr);
+            sender.blocked &= weather.has(sender.addr, FaultKind::Stalled);
         }
-        self.drain(None, faults, &mut report);
+        self.drain(None, weather, &mut report);
         for (&number, sender) in &mut self.senders {
             let bytes: u64 = sender.queue.iter().map(|leg| leg.bytes).sum();
             let half_free =
@@ -76,6 +76,31 @@ impl Model {
         self.report = report;
     }
 
+    /// Answers attempts to connect, and ends those that have lasted too long.
+    fn connect(&mut self, report: &mut Report) {
+        let (now, limits) = (self.now, self.limits);
+        for (&number, sender) in &mut self.senders {
+            let SenderState::Connecting { since, answer } = sender.state else { continue };
+            let timeout = since + limits.connect_timeout;
+            // Who looks late finds the answer, too, if it has come meanwhile.
+            match answer.filter(|&(at, _)| at <= now) {
+                Some((_, true)) => {
+                    sender.state = SenderState::Open;
+                    report.events.push((number, Told::Connected));
+                }
+                Some((_, false)) => {
+                    sender.state = SenderState::Stopped;
+                    report.events.push((number, Told::Stopped(false)));
+                }
+                None if timeout <= now => {
+                    sender.state = SenderState::Stopped;
+                    report.events.push((number, Told::Stopped(false)));
+                }
+                None => {}
+            }
+        }
+    }
+
     pub(super) fn expire_queues(&mut self, report: &mut Report, now: u64) {
         for sender in self.senders.values_mut() {
             let (expired, kept): (Vec<Leg>, Vec<Leg>) =
@@ -87,14 +112,14 @@ impl Model {
         }
     }
 
-    pub(super) fn push(&mut self, number: u64, leg: Leg, faults: &Faults, report: &mut Report) {
+    pub(super) fn push(&mut self, number: u64, leg: Leg, weather: &Weather, report: &mut Report) {
         let (legs_max, bytes_max) = (self.limits.endpoint_legs, self.limits.endpoint_bytes);
         let Some(sender) = self.senders.get(&number) else {
             give_back(number, vec![leg], report);
             return;
         };
         match sender.state {
-            SenderState::Open => {}
+            SenderState::Open | SenderState::Connecting { .. } => {}
             SenderState::Stopped => return give_back(number, vec![leg], report),
             SenderState::StoppedByPolicy => {
                 return settle(&leg, Outcome::Dropped(DropReason::EndpointStopped), report);
@@ -103,7 +128,7 @@ impl Model {
         let bytes: u64 = sender.queue.iter().map(|leg| leg.bytes).sum();
         if (sender.queue.len() >= legs_max || bytes + leg.bytes > bytes_max) && !sender.blocked {
             // Room is made by sending before any policy applies.
-            self.drain(Some(number), faults, report);
+            self.drain(Some(number), weather, report);
         }
         let sender = self.senders.get_mut(&number).unwrap();
         let (ended, stop) = admit(&mut sender.queue, leg.clone(), legs_max, bytes_max);
@@ -120,17 +145,17 @@ impl Model {
     }
 
     /// Sends everything that can be sent, or that of one sender.
-    pub(super) fn drain(&mut self, only: Option<u64>, faults: &Faults, report: &mut Report) {
+    pub(super) fn drain(&mut self, only: Option<u64>, weather: &Weather, report: &mut Report) {
         for (&number, sender) in &mut self.senders {
             if sender.queue.is_empty() || sender.blocked || only.is_some_and(|only| only != number) {
                 continue;
             }
-            if let Some(&reason) = faults.failing.get(&sender.addr) {
+            if weather.has(sender.addr, FaultKind::Stalled) {
+                sender.blocked = true;
+            } else if let Some(reason) = failing(weather, sender.addr) {
                 for leg in std::mem::take(&mut sender.queue) {
                     settle(&leg, Outcome::Dropped(reason), report);
                 }
-            } else if faults.stalled.contains(&sender.addr) {
-                sender.blocked = true;
             } else {
                 for leg in std::mem::take(&mut sender.queue) {
                     self.delivered.entry(sender.addr).or_default().push(leg.sequence);
@@ -139,4 +164,29 @@ impl Model {
             }
         }
     }
+}
+
+/// Why sending to an address fails, if it does.
+fn failing(weather: &Weather, addr: Addr) -> Option<DropReason> {
+    let reason = |kind| match kind {
+        FaultKind::NotPermitted => Some(DropReason::NotPermitted),
+        FaultKind::Unreachable => Some(DropReason::Unreachable),
+        FaultKind::NoBuffers => Some(DropReason::NoBuffers),
+        _ => None,
+    };
+    weather.at(addr).filter_map(reason).last()
+}
+
+/// What becomes of an attempt to connect that begins now.
+fn dial(addr: Addr, now: u64, weather: &Weather) -> SenderState {
+    let delay =
+        weather.strength(addr, FaultKind::Slow).map_or(0, |strength| DELAY_MAX.mul_f64(strength).as_nanos() as u64);
+    let answer = if weather.has(addr, FaultKind::Refused) {
+        Some((now + delay, false))
+    } else if weather.has(addr, FaultKind::Hung) {
+        None
+    } else {
+        Some((now + delay, true))
+    };
+    SenderState::Connecting { since: now, answer }
 }

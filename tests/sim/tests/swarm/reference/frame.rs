@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use super::*;
 
 impl Model {
-    pub(crate) fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         let fresh = self.ingest();
         self.collect();
         self.resolve();
@@ -69,7 +69,9 @@ impl Model {
             self.end(leg, DropReason::PeerRemoved);
         }
         match endpoint.state {
-            State::Up => self.batch.push(Item::Close(endpoint.sender, Some(DropReason::PeerRemoved))),
+            State::Up | State::Connecting => {
+                self.batch.push(Item::Close(endpoint.sender, Some(DropReason::PeerRemoved)));
+            }
             State::Closing(After::Retry(Some(heir)) | After::Remove(Some(heir))) => self.release_heir(heir),
             _ => {}
         }
@@ -111,18 +113,29 @@ impl Model {
         let Some(number) = self.endpoint_of(sender) else { return };
         let state = self.endpoints[&number].state;
         match told {
+            Told::Connected => {
+                if state == State::Connecting {
+                    self.up(number);
+                }
+            }
             Told::Stopped(by_policy) => {
-                if state != State::Up {
+                if !matches!(state, State::Up | State::Connecting) {
                     return;
                 }
+                let in_outage = self.endpoints[&number].outage.is_some();
                 if by_policy {
                     self.drop_waiting(number, DropReason::EndpointStopped);
                     self.close(number, After::Stop);
                 } else {
                     // Without another that works they stay: it may be this one that comes back first.
                     let other = self.working(self.endpoints[&number].peer, Some(number));
-                    let usable = |other: &u64| matches!(self.endpoints[other].state, State::Up | State::New);
+                    let usable = |other: &u64| is_usable(self.endpoints[other].state);
                     let heir = other.filter(|other| self.limits.failover && usable(other));
+                    // Who has been without for too long keeps nothing waiting past a further attempt.
+                    let now = self.now;
+                    if heir.is_none() && in_outage && self.endpoints[&number].outage.is_some_and(|at| at <= now) {
+                        self.drop_waiting(number, DropReason::NotConnected);
+                    }
                     self.close(number, After::Retry(heir));
                 }
                 self.lookups.insert(self.endpoints[&number].peer);
@@ -150,7 +163,7 @@ impl Model {
     pub(super) fn close(&mut self, number: u64, then: After) {
         let endpoint = self.endpoints.get_mut(&number).unwrap();
         match endpoint.state {
-            State::Up => {
+            State::Up | State::Connecting => {
                 let unwritten = (then == After::Stop).then_some(DropReason::EndpointStopped);
                 let sender = endpoint.sender;
                 self.batch.push(Item::Close(sender, unwritten));
@@ -167,10 +180,37 @@ impl Model {
     }
 
     pub(super) fn set(&mut self, number: u64, state: State) {
+        let (now, limits) = (self.now, self.limits);
         let endpoint = self.endpoints.get_mut(&number).unwrap();
-        endpoint.state = state;
+        let before = std::mem::replace(&mut endpoint.state, state);
+        if state == State::Up || !wants_connection(state) {
+            endpoint.outage = None;
+        } else if before == State::Up && limits.connected && endpoint.outage.is_none() {
+            (endpoint.outage, endpoint.overdue) = (Some(now + limits.connect_deadline), false);
+        }
         let peer = endpoint.peer;
         self.choose(peer);
+    }
+
+    /// It has a sender that can be written to.
+    pub(super) fn up(&mut self, number: u64) {
+        self.set(number, State::Up);
+        let limits = self.limits;
+        let endpoint = self.endpoints.get_mut(&number).unwrap();
+        (endpoint.credit, endpoint.asked) = ((limits.endpoint_legs, limits.endpoint_bytes), false);
+        self.flows.push(number);
+    }
+
+    /// Ends what waits for endpoints that have just been without a connection for too long.
+    pub(super) fn end_outages(&mut self) {
+        let now = self.now;
+        let is_due = |endpoint: &Endpoint| !endpoint.overdue && endpoint.outage.is_some_and(|at| at <= now);
+        let due: Vec<u64> =
+            self.endpoints.iter().filter(|(_, endpoint)| is_due(endpoint)).map(|(&number, _)| number).collect();
+        for number in due {
+            self.endpoints.get_mut(&number).unwrap().overdue = true;
+            self.drop_waiting(number, DropReason::NotConnected);
+        }
     }
 
     pub(super) fn closed(&mut self, number: u64, then: After) {
@@ -260,9 +300,9 @@ impl Model {
         let candidates = || self.peers[&peer].endpoints.iter().copied().filter(|&number| Some(number) != not);
         let of = |accept: fn(&Endpoint) -> bool| candidates().find(|number| accept(&self.endpoints[number]));
         let later = |state| matches!(state, State::Down { .. } | State::Closing(After::Reopen | After::Retry(_)));
-        of(|endpoint| endpoint.in_use && matches!(endpoint.state, State::Up | State::New))
+        of(|endpoint| endpoint.in_use && is_usable(endpoint.state))
             .or_else(|| of(|endpoint| endpoint.state == State::Up))
-            .or_else(|| of(|endpoint| endpoint.state == State::New))
+            .or_else(|| of(|endpoint| matches!(endpoint.state, State::New | State::Connecting)))
             .or_else(|| {
                 candidates().find(|number| self.endpoints[number].in_use && later(self.endpoints[number].state))
             })
@@ -287,7 +327,7 @@ impl Model {
                     let heir = (other != chosen).then_some(chosen);
                     endpoint.state = State::Closing(After::Retry(heir));
                 }
-                State::Up | State::Closing(_) => {}
+                State::Up | State::Connecting | State::Closing(_) => {}
                 _ if other != chosen && !endpoint.waiting.is_empty() => {
                     self.inherit(other, chosen);
                 }

@@ -7,44 +7,44 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tickcast::{DropReason, Drops, Outcome, Overflow};
+use tickcast_sim::weather::{FaultKind, Weather};
+
+use crate::plan::{PeerKey, To};
 
 mod addresses;
+mod compare;
 mod dispatch;
 mod frame;
 mod io;
 
-pub(crate) type PeerKey = u32;
-pub(crate) type Addr = std::net::SocketAddr;
+pub(crate) use compare::Reference;
+
+type Addr = std::net::SocketAddr;
 
 /// What both sides are configured with.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) parked_legs: usize,
-    pub(crate) parked_bytes: u64,
-    pub(crate) parked_age: u64,
-    pub(crate) endpoint_legs: usize,
-    pub(crate) endpoint_bytes: u64,
-    pub(crate) shard_legs: u64,
-    pub(crate) failover: bool,
+struct Limits {
+    parked_legs: usize,
+    parked_bytes: u64,
+    parked_age: u64,
+    endpoint_legs: usize,
+    endpoint_bytes: u64,
+    shard_legs: u64,
+    failover: bool,
+    connected: bool,
+    connect_timeout: u64,
+    connect_deadline: u64,
 }
 
 /// A message as submitted. `ttl` counts from the tick that takes it in.
 #[derive(Clone, Debug)]
-pub(crate) struct Submitted {
-    pub(crate) sequence: u64,
-    pub(crate) target: To,
-    pub(crate) except: Vec<PeerKey>,
-    pub(crate) bytes: u64,
-    pub(crate) ttl: Option<u64>,
-    pub(crate) overflow: Overflow,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum To {
-    Peer(PeerKey),
-    Group(usize),
-    All,
-    Many(Vec<PeerKey>),
+struct Submitted {
+    sequence: u64,
+    target: To,
+    except: Vec<PeerKey>,
+    bytes: u64,
+    ttl: Option<u64>,
+    overflow: Overflow,
 }
 
 /// One leg, wherever it is. `stamp` is its message's identity on the frame side, `place` its place in every queue.
@@ -87,6 +87,7 @@ struct Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     New,
+    Connecting,
     Up,
     Closing(After),
     Down { retry_at: u64 },
@@ -115,6 +116,10 @@ struct Endpoint {
     in_use: bool,
     /// Which sender it has; the shard's queue is known by it.
     sender: u64,
+    /// It is without a connection, and this is when it will have been so for too long.
+    outage: Option<u64>,
+    /// What waited then has ended.
+    overdue: bool,
 }
 
 /// The shard's side of a sender.
@@ -128,6 +133,11 @@ struct Sender {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SenderState {
+    /// Since when, and when it will have a connection, or be refused; nothing if it will never hear.
+    Connecting {
+        since: u64,
+        answer: Option<(u64, bool)>,
+    },
     Open,
     Stopped,
     StoppedByPolicy,
@@ -155,21 +165,15 @@ struct Report {
 }
 
 enum Told {
+    Connected,
     Stopped(bool),
     Closed,
     Credit(usize, u64),
 }
 
-/// What the test injects on the wire.
-#[derive(Default)]
-pub(crate) struct Faults {
-    pub(crate) stalled: BTreeSet<Addr>,
-    pub(crate) failing: BTreeMap<Addr, DropReason>,
-}
-
-pub(crate) struct Model {
+struct Model {
     limits: Limits,
-    pub(crate) now: u64,
+    now: u64,
     peers: BTreeMap<PeerKey, Peer>,
     endpoints: BTreeMap<u64, Endpoint>,
     senders: BTreeMap<u64, Sender>,
@@ -191,19 +195,19 @@ pub(crate) struct Model {
     handed: u64,
     next: u64,
     order: u64,
-    pub(crate) draining_until: Option<u64>,
+    draining_until: Option<u64>,
     abandoned: bool,
-    pub(crate) accepted: u64,
-    pub(crate) written: u64,
-    pub(crate) dropped: Drops,
-    pub(crate) receipts: BTreeMap<(u64, Outcome2), u64>,
+    accepted: u64,
+    written: u64,
+    dropped: Drops,
+    receipts: BTreeMap<(u64, Outcome2), u64>,
     /// What arrived at each address, in order.
-    pub(crate) delivered: BTreeMap<Addr, Vec<u64>>,
+    delivered: BTreeMap<Addr, Vec<u64>>,
 }
 
 /// An outcome that can be a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Outcome2 {
+enum Outcome2 {
     Written,
     Dropped(DropReason),
 }
@@ -218,7 +222,7 @@ impl From<Outcome> for Outcome2 {
 }
 
 impl Model {
-    pub(crate) fn new(limits: Limits, groups: usize) -> Self {
+    fn new(limits: Limits, groups: usize) -> Self {
         Self {
             limits,
             now: 0,
@@ -254,15 +258,15 @@ impl Model {
 
     // What the host does between ticks.
 
-    pub(crate) fn submit(&mut self, message: Submitted) {
+    fn submit(&mut self, message: Submitted) {
         self.submitted.push(message);
     }
 
-    pub(crate) fn knows(&self, peer: PeerKey) -> bool {
+    fn knows(&self, peer: PeerKey) -> bool {
         self.peers.contains_key(&peer)
     }
 
-    pub(crate) fn list(&mut self, source: usize, peer: PeerKey, addrs: Vec<Addr>) {
+    fn list(&mut self, source: usize, peer: PeerKey, addrs: Vec<Addr>) {
         if addrs.is_empty() {
             self.directory[source].remove(&peer);
         } else {
@@ -271,15 +275,15 @@ impl Model {
         self.changes.push((peer, source, addrs));
     }
 
-    pub(crate) fn join(&mut self, group: usize, peer: PeerKey) {
+    fn join(&mut self, group: usize, peer: PeerKey) {
         self.groups[group].insert(peer);
     }
 
-    pub(crate) fn leave(&mut self, group: usize, peer: PeerKey) {
+    fn leave(&mut self, group: usize, peer: PeerKey) {
         self.groups[group].remove(&peer);
     }
 
-    pub(crate) fn remove(&mut self, key: PeerKey) {
+    fn remove(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.remove(&key) else { return };
         self.lookups.remove(&key);
         self.unparks.retain(|&other| other != key);
@@ -290,7 +294,7 @@ impl Model {
     }
 
     /// Answers how many legs ended, or nothing if it is too late.
-    pub(crate) fn cancel(&mut self, sequence: u64) -> Option<u64> {
+    fn cancel(&mut self, sequence: u64) -> Option<u64> {
         if let Some(at) = self.submitted.iter().position(|message| message.sequence == sequence) {
             self.submitted.remove(at);
             return Some(0);
@@ -300,25 +304,12 @@ impl Model {
         Some(self.end_stamp(stamp, DropReason::Cancelled))
     }
 
-    pub(crate) fn stop(&mut self, addr: Addr) {
+    fn stop(&mut self, addr: Addr) {
         self.stop_events.push(addr);
     }
 
-    /// Prints the endpoints.
-    pub(crate) fn show(&self) {
-        for (number, Endpoint { peer, addr, state, waiting, asked, credit, .. }) in &self.endpoints {
-            let waits = waiting.len();
-            println!("   model  {peer} {addr} #{number} {state:?} waits {waits} {asked} {credit:?}");
-        }
-    }
-
-    /// Whether something sends to this address.
-    pub(crate) fn sends_to(&self, addr: Addr) -> bool {
-        self.senders.values().any(|sender| sender.addr == addr && sender.state == SenderState::Open)
-    }
-
     /// Legs that have no outcome yet.
-    pub(crate) fn pending(&self) -> u64 {
+    fn pending(&self) -> u64 {
         let frame = self.frame_legs().count() as u64;
         let batch = self.batch.iter().filter(|item| matches!(item, Item::Leg(..))).count() as u64;
         frame + batch + self.handed
@@ -354,6 +345,17 @@ impl Model {
         self.expiries.remove(&stamp);
         ended.len() as u64
     }
+}
+
+/// Whether it works, or may without a backoff.
+fn is_usable(state: State) -> bool {
+    matches!(state, State::Up | State::Connecting | State::New)
+}
+
+/// Whether it is to have a sender, and will by itself.
+fn wants_connection(state: State) -> bool {
+    let comes_back = matches!(state, State::Closing(After::Reopen | After::Retry(_)));
+    comes_back || matches!(state, State::New | State::Connecting | State::Down { .. })
 }
 
 fn is_stopped(state: State) -> bool {

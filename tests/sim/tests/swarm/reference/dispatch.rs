@@ -116,6 +116,7 @@ impl Model {
             To::Many(keys) => (keys.clone(), false),
             To::Group(group) => (self.groups[*group].iter().copied().collect(), true),
             To::All => (self.peers.keys().copied().collect(), true),
+            To::Addr(_) => unreachable!("plans that name bare addresses are not exact"),
         };
         let recipients: Vec<PeerKey> = recipients.into_iter().filter(included).collect();
         self.accepted += recipients.len() as u64;
@@ -244,5 +245,6 @@ impl Model {
         for (stamp, own) in due {
             self.end_stamp(stamp, if own { DropReason::Expired } else { DropReason::ParkedTooLong });
         }
+        self.end_outages();
     }
 }

@@ -77,8 +77,7 @@ impl Model {
         }
         let kept_heir = self.working(key, None).filter(|number| kept.contains(number)).or(kept.first().copied());
         let kept_heir = kept_heir.filter(|_| self.limits.failover).or(comes_back);
-        let goes_on = self.limits.failover
-            && kept_heir.is_some_and(|heir| matches!(self.endpoints[&heir].state, State::Up | State::New));
+        let goes_on = self.limits.failover && kept_heir.is_some_and(|heir| is_usable(self.endpoints[&heir].state));
         // The first new address inherits what waits at those that leave.
         let first = self.next;
         let new: Vec<u64> = (first..first + fresh.len() as u64).collect();
@@ -91,7 +90,7 @@ impl Model {
             }
             let heir = if new.is_empty() || goes_on {
                 kept_heir
-            } else if matches!(state, State::Up | State::Closing(_)) {
+            } else if matches!(state, State::Up | State::Connecting | State::Closing(_)) {
                 Some(first)
             } else {
                 inherited.extend(std::mem::take(&mut self.endpoints.get_mut(&number).unwrap().waiting));
@@ -112,6 +111,8 @@ impl Model {
                 asked: false,
                 in_use: false,
                 sender: u64::MAX,
+                outage: None,
+                overdue: false,
             };
             self.endpoints.insert(number, endpoint);
             self.peers.get_mut(&key).unwrap().endpoints.push(number);
@@ -143,6 +144,8 @@ impl Model {
             self.choose(peer);
             let endpoint = &self.endpoints[&number];
             if self.limits.failover && self.working(endpoint.peer, None) != Some(number) {
+                // A spare one wants no connection yet.
+                self.endpoints.get_mut(&number).unwrap().outage = None;
                 continue;
             }
             let sender = self.next;
@@ -153,9 +156,15 @@ impl Model {
             endpoint.credit = (limits.endpoint_legs, limits.endpoint_bytes);
             endpoint.asked = false;
             let addr = endpoint.addr;
+            if limits.connected && endpoint.outage.is_none() {
+                (endpoint.outage, endpoint.overdue) = (Some(now + limits.connect_deadline), false);
+            }
             self.batch.push(Item::Open(sender, addr));
-            self.set(number, State::Up);
-            self.flows.push(number);
+            if limits.connected {
+                self.set(number, State::Connecting);
+            } else {
+                self.up(number);
+            }
         }
     }
 
