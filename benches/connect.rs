@@ -6,6 +6,11 @@
 //! second, so that minutes of backoff pass in seconds. Every message must leave, everybody must be tried, and no second, by
 //! the frame's clock, may see more attempts to connect than configured: all of that is asserted.
 
+#[path = "common/once.rs"]
+mod once;
+#[path = "common/peers.rs"]
+mod peers;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,6 +18,8 @@ use std::time::{Duration, Instant};
 use tickcast::transport::memory::MemoryNetwork;
 use tickcast::{Bytes, GroupId, Message, NetworkConfig, SYSTEMS, Target, Tickcast};
 use tokio::runtime::Runtime;
+
+use crate::peers::addr;
 
 const HEALTHY: u64 = 1_000;
 const REFUSING: u64 = 10_000;
@@ -29,10 +36,8 @@ const PHASES: [(&str, usize, Duration); 3] = [
 ];
 
 fn main() {
-    let once = !std::env::args().any(|argument| argument == "--bench")
-        || std::env::args().any(|argument| argument == "--test");
     println!("{:<36} {:>12} {:>12} {:>8} {:>11}", "", "without", "with", "ratio", "attempts/s");
-    let (paced, same) = (run(false, once), run(true, once));
+    let (paced, same) = (run(false, once::is_once()), run(true, once::is_once()));
     println!(
         "steady tick with {REFUSING} refusing peers by one without: {paced:.2} (reach: 2.00); on one thread {same:.2}"
     );
@@ -176,9 +181,4 @@ impl Side {
 
 fn server() -> SocketAddr {
     ([10, 0, 0, 1], 1).into()
-}
-
-fn addr(peer: u64) -> SocketAddr {
-    let octets = (peer as u32 + (10 << 24) + 256).to_be_bytes();
-    (octets, 9).into()
 }

@@ -5,6 +5,9 @@
 //! what is live once everything has settled, less what an engine without peers holds, by the number of peers. What the
 //! host holds, its map of addresses above all, is not in it. Nothing needs to listen at the addresses: nothing is sent.
 
+#[path = "common/once.rs"]
+mod once;
+
 use std::alloc::System;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,9 +25,7 @@ use tokio::sync::watch;
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 
 fn main() {
-    let once = !std::env::args().any(|argument| argument == "--bench")
-        || std::env::args().any(|argument| argument == "--test");
-    let peers = if once { 1_000 } else { 100_000 };
+    let peers = if once::is_once() { 1_000 } else { 100_000 };
     println!("live heap bytes per peer, {peers} peers with one address each");
     println!("{:<64} {:>8} {:>8}", "", "bytes", "empty MB");
     admitted("admitted, 1,000 a tick, UDP", peers, 1_000, udp());

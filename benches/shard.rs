@@ -4,15 +4,20 @@
 //! is in memory and swallows everything, at the cost of one lock per 128 datagrams. CPU time is what the scheduler has
 //! booked for the I/O thread, so that its waiting does not count.
 
+#[path = "common/once.rs"]
+mod once;
+#[path = "common/peers.rs"]
+mod peers;
+
 use std::fs;
 
 use tickcast::transport::memory::MemoryNetwork;
 use tickcast::{Bytes, Message, NetworkConfig, Target, Tickcast};
 
+use crate::peers::{addr, settle};
+
 fn main() {
-    let once = !std::env::args().any(|argument| argument == "--bench")
-        || std::env::args().any(|argument| argument == "--test");
-    let rounds = if once { 3 } else { 600 };
+    let rounds = if once::is_once() { 3 } else { 600 };
     for (peers, messages, bytes) in [(1_000, 1, 64), (1_000, 8, 64), (10_000, 1, 64), (10_000, 8, 64), (1_000, 4, 1200)]
     {
         let mut net = engine(peers);
@@ -40,19 +45,11 @@ fn engine(peers: u64) -> Tickcast<u64> {
     let mut net =
         Tickcast::<u64>::builder().config(config).seed(1).build(network.transport(local)).expect("memory binds");
     for peer in 0..peers {
-        let octets = (peer as u32 + (10 << 24) + 256).to_be_bytes();
-        net.admit(peer, (octets, 9).into()).expect("an address");
+        net.admit(peer, addr(peer)).expect("an address");
     }
     net.step();
     settle(&mut net);
     net
-}
-
-fn settle(net: &mut Tickcast<u64>) {
-    while net.report().legs.pending > 0 {
-        std::thread::yield_now();
-        net.step();
-    }
 }
 
 /// The I/O thread's nanoseconds per leg over some rounds.

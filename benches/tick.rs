@@ -4,16 +4,20 @@
 //! Accounting, profile and the collection of I/O reports are on, as they always are. The network is in memory and
 //! swallows everything, so that the I/O side costs little and takes no core from the frame.
 
+#[path = "common/once.rs"]
+mod once;
+#[path = "common/peers.rs"]
+mod peers;
+
 use std::time::{Duration, Instant};
 
 use tickcast::transport::memory::MemoryNetwork;
 use tickcast::{Bytes, Message, NetworkConfig, Target, Tickcast};
 
+use crate::peers::{addr, settle};
+
 fn main() {
-    // `cargo test --benches` and `-- --test` run every case once, without measuring.
-    let once = !std::env::args().any(|argument| argument == "--bench")
-        || std::env::args().any(|argument| argument == "--test");
-    let mut figures = Figures { once, rows: Vec::new() };
+    let mut figures = Figures { once: once::is_once(), rows: Vec::new() };
     idle(&mut figures);
     cold(&mut figures);
     group(&mut figures);
@@ -71,19 +75,6 @@ fn engine(peers: u64) -> Tickcast<u64> {
     assert_eq!(net.report().endpoints.up, peers);
     net.events().for_each(drop);
     net
-}
-
-fn addr(peer: u64) -> std::net::SocketAddr {
-    let octets = (peer as u32 + (10 << 24) + 256).to_be_bytes();
-    (octets, 9).into()
-}
-
-/// Steps until the shards have nothing left.
-fn settle(net: &mut Tickcast<u64>) {
-    while net.report().legs.pending > 0 {
-        net.step();
-        std::thread::yield_now();
-    }
 }
 
 fn median(mut samples: Vec<Duration>) -> f64 {

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use tickcast::framing::{Encoder, Label, RECORD_HEADER_BYTES, frame_prefix};
 use tickcast::transport::tcp::Tcp;
-use tickcast::{Bytes, DropReason, Event, Message, NetworkConfig, Overflow, Target, Tickcast};
+use tickcast::{Bytes, Event, Overflow};
 
 use crate::clients::Clients;
+use crate::common::cases;
+use crate::common::side::{Ours, Side};
 
 /// The sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,108 +27,47 @@ pub(crate) enum Kind {
     Joined,
 }
 
+impl cases::Kind for Kind {
+    const ALL: &'static [Self] = &[Self::Tickcast, Self::Vectored, Self::Joined];
+
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Tickcast => ("tickcast", "tickcast"),
+            Self::Vectored => ("vectored", "bare writev, one per connection"),
+            Self::Joined => ("joined", "bare write, joined once"),
+        }
+    }
+}
+
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Tickcast, Self::Vectored, Self::Joined];
-
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Self::Tickcast => "tickcast",
-            Self::Vectored => "bare writev, one per connection",
-            Self::Joined => "bare write, joined once",
-        }
-    }
-
-    /// How a side is named as an argument.
-    pub(crate) fn short(self) -> &'static str {
-        match self {
-            Self::Tickcast => "tickcast",
-            Self::Vectored => "vectored",
-            Self::Joined => "joined",
-        }
-    }
-
     /// Ready to send to all clients.
     pub(crate) fn start(self, clients: &mut Clients, count: usize) -> Box<dyn Side> {
         match self {
-            Self::Tickcast => Box::new(Ours::start(clients, count, Overflow::DropNewest)),
+            Self::Tickcast => Box::new(ours(clients, count, Overflow::DropNewest)),
             Self::Vectored | Self::Joined => Box::new(Bare::start(self, clients, count)),
         }
     }
 }
 
-/// One who sends.
-pub(crate) trait Side {
-    /// Sends these payloads to all clients.
-    fn tick(&mut self, payloads: &[Bytes]);
-
-    /// Waits until everything has left.
-    fn settle(&mut self) {}
-
-    /// Asserts what the side itself knows of what it was given.
-    fn check(&mut self, _messages: u64) {}
-}
-
-/// The engine.
-pub(crate) struct Ours {
-    net: Tickcast<u64>,
-    overflow: Overflow,
-}
-
-impl Ours {
-    pub(crate) fn start(clients: &mut Clients, count: usize, overflow: Overflow) -> Self {
-        // The clients here never say anything; all else is the default.
-        let config = NetworkConfig { peer_idle_timeout: None, ..NetworkConfig::default() };
-        let transport = Tcp::listen(LOOPBACK.parse().expect("an address"));
-        let mut net = Tickcast::<u64>::builder().config(config).build(transport).expect("any port");
-        clients.connect(net.local_addrs()[0]);
-        let mut admitted = 0;
-        while net.step().endpoints.up < count as u64 {
-            let connected: Vec<_> = net
-                .events()
-                .filter_map(|event| if let Event::Connected { addr, .. } = event { Some(addr) } else { None })
-                .collect();
-            for addr in connected {
-                net.admit(admitted, addr).expect("an address of a client");
-                admitted += 1;
-            }
-            sleep(Duration::from_micros(100));
+/// The engine, once all clients have connected.
+pub(crate) fn ours(clients: &mut Clients, count: usize, overflow: Overflow) -> Ours {
+    let transport = Tcp::listen(LOOPBACK.parse().expect("an address"));
+    let mut net = Ours::builder().build(transport).expect("any port");
+    clients.connect(net.local_addrs()[0]);
+    let mut admitted = 0;
+    while net.step().endpoints.up < count as u64 {
+        let connected: Vec<_> = net
+            .events()
+            .filter_map(|event| if let Event::Connected { addr, .. } = event { Some(addr) } else { None })
+            .collect();
+        for addr in connected {
+            net.admit(admitted, addr).expect("an address of a client");
+            admitted += 1;
         }
-        clients.connected();
-        Self { net, overflow }
+        sleep(Duration::from_micros(100));
     }
-
-    /// Messages that newer ones have replaced.
-    pub(crate) fn superseded(&mut self) -> u64 {
-        self.net.report().legs.dropped[DropReason::Superseded]
-    }
-
-    /// Steps on until no more legs than these are pending.
-    pub(crate) fn settle_to(&mut self, legs: u64) {
-        while self.net.report().legs.pending > legs {
-            sleep(Duration::from_millis(1));
-            self.net.step();
-        }
-    }
-}
-
-impl Side for Ours {
-    fn tick(&mut self, payloads: &[Bytes]) {
-        for payload in payloads {
-            let message = Message::new(payload.clone()).overflow(self.overflow);
-            self.net.send(Target::All, message).expect("there is room");
-        }
-        self.net.step();
-    }
-
-    fn settle(&mut self) {
-        self.settle_to(0);
-    }
-
-    fn check(&mut self, messages: u64) {
-        let legs = self.net.report().legs;
-        assert_eq!(legs.unaccounted(), 0, "{legs}");
-        assert_eq!((legs.accepted, legs.written, legs.pending), (messages, messages, 0), "{legs}");
-    }
+    clients.connected();
+    Ours { net, overflow }
 }
 
 struct Bare {

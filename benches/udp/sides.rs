@@ -6,15 +6,15 @@
 use std::io::IoSlice;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::thread::sleep;
-use std::time::Duration;
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
 use tickcast::transport::udp::Udp;
-use tickcast::{Bytes, Framing, Message, NetworkConfig, Target, Tickcast};
+use tickcast::{Bytes, Framing, Overflow};
 
 use crate::clients::Format;
+use crate::common::cases;
+use crate::common::side::{Ours, Side};
 
 /// The sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub(crate) enum Kind {
     SendmmsgSegmented,
 }
 
-impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+impl cases::Kind for Kind {
+    const ALL: &'static [Self] = &[
         Self::Tickcast,
         Self::TickcastRaw,
         Self::SendTo,
@@ -43,29 +43,19 @@ impl Kind {
         Self::SendmmsgSegmented,
     ];
 
-    pub(crate) fn title(self) -> &'static str {
+    fn names(self) -> (&'static str, &'static str) {
         match self {
-            Self::Tickcast => "tickcast, framed",
-            Self::TickcastRaw => "tickcast, raw",
-            Self::SendTo => "bare send_to, one per message",
-            Self::SendmmsgJoined => "bare sendmmsg, joined",
-            Self::SendmmsgAlone => "bare sendmmsg, one per message",
-            Self::SendmmsgSegmented => "bare sendmmsg, segmented",
+            Self::Tickcast => ("tickcast", "tickcast, framed"),
+            Self::TickcastRaw => ("raw", "tickcast, raw"),
+            Self::SendTo => ("send_to", "bare send_to, one per message"),
+            Self::SendmmsgJoined => ("joined", "bare sendmmsg, joined"),
+            Self::SendmmsgAlone => ("alone", "bare sendmmsg, one per message"),
+            Self::SendmmsgSegmented => ("segmented", "bare sendmmsg, segmented"),
         }
     }
+}
 
-    /// How a side is named as an argument.
-    pub(crate) fn short(self) -> &'static str {
-        match self {
-            Self::Tickcast => "tickcast",
-            Self::TickcastRaw => "raw",
-            Self::SendTo => "send_to",
-            Self::SendmmsgJoined => "joined",
-            Self::SendmmsgAlone => "alone",
-            Self::SendmmsgSegmented => "segmented",
-        }
-    }
-
+impl Kind {
     pub(crate) fn format(self) -> Format {
         match self {
             Self::Tickcast => Format::Framed,
@@ -77,8 +67,8 @@ impl Kind {
     /// Ready to send to these clients.
     pub(crate) fn start(self, addrs: &[SocketAddr], bytes: usize) -> Box<dyn Side> {
         match self {
-            Self::Tickcast => Box::new(Ours::start(addrs, Framing::Framed)),
-            Self::TickcastRaw => Box::new(Ours::start(addrs, Framing::Raw)),
+            Self::Tickcast => Box::new(ours(addrs, Framing::Framed)),
+            Self::TickcastRaw => Box::new(ours(addrs, Framing::Raw)),
             Self::SendTo => Box::new(SendTo { socket: bind(), addrs: addrs.to_vec() }),
             Self::SendmmsgJoined | Self::SendmmsgAlone | Self::SendmmsgSegmented => {
                 Box::new(Sendmmsg::new(self, addrs, bytes))
@@ -87,60 +77,15 @@ impl Kind {
     }
 }
 
-/// One who sends.
-pub(crate) trait Side {
-    /// Sends these payloads to all clients.
-    fn tick(&mut self, payloads: &[Bytes]);
-
-    /// Waits until everything has left.
-    fn settle(&mut self) {}
-
-    /// Asserts what the side itself knows of what it was given.
-    fn check(&mut self, _messages: u64) {}
-}
-
-struct Ours {
-    net: Tickcast<u64>,
-}
-
-impl Ours {
-    fn start(addrs: &[SocketAddr], framing: Framing) -> Self {
-        // The clients here never say anything; all else is the default.
-        let config = NetworkConfig { peer_idle_timeout: None, ..NetworkConfig::default() };
-        let mut net = Tickcast::<u64>::builder()
-            .config(config)
-            .framing(framing)
-            .build(Udp::bind(WILDCARD.parse().expect("an address")))
-            .expect("any port");
-        for (peer, &addr) in (0..).zip(addrs) {
-            net.admit(peer, addr).expect("an address of a client");
-        }
-        net.step();
-        assert_eq!(net.report().endpoints.up, addrs.len() as u64);
-        Self { net }
+fn ours(addrs: &[SocketAddr], framing: Framing) -> Ours {
+    let transport = Udp::bind(WILDCARD.parse().expect("an address"));
+    let mut net = Ours::builder().framing(framing).build(transport).expect("any port");
+    for (peer, &addr) in (0..).zip(addrs) {
+        net.admit(peer, addr).expect("an address of a client");
     }
-}
-
-impl Side for Ours {
-    fn tick(&mut self, payloads: &[Bytes]) {
-        for payload in payloads {
-            self.net.send(Target::All, Message::new(payload.clone())).expect("there is room");
-        }
-        self.net.step();
-    }
-
-    fn settle(&mut self) {
-        while self.net.report().legs.pending > 0 {
-            sleep(Duration::from_millis(1));
-            self.net.step();
-        }
-    }
-
-    fn check(&mut self, messages: u64) {
-        let legs = self.net.report().legs;
-        assert_eq!(legs.unaccounted(), 0, "{legs}");
-        assert_eq!((legs.accepted, legs.written, legs.pending), (messages, messages, 0), "{legs}");
-    }
+    net.step();
+    assert_eq!(net.report().endpoints.up, addrs.len() as u64);
+    Ours { net, overflow: Overflow::default() }
 }
 
 struct SendTo {

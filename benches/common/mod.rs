@@ -1,0 +1,13 @@
+//! What `udp` and `tcp` share: two processes on cores of their own, sides that take turns, ticks at their pace, one table.
+//!
+//! What is sent, by whom, and in which order sides are measured is each bench's own. Linux only, but for `once` and `peers`,
+//! which the smaller benches take by their paths.
+
+pub(crate) mod cases;
+pub(crate) mod child;
+pub(crate) mod measure;
+pub(crate) mod once;
+pub(crate) mod pace;
+pub(crate) mod payload;
+pub(crate) mod side;
+pub(crate) mod table;

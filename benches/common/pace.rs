@@ -1,0 +1,61 @@
+//! Ticks at their pace, and what each has cost. What is sent, and whether it arrives, is the bench's own.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tickcast::Bytes;
+
+use super::measure::cpu;
+use super::side::Side;
+
+/// One side's figures.
+#[derive(Default)]
+pub(crate) struct Samples {
+    /// CPU nanoseconds per received message, a round each.
+    pub(crate) cpu: Vec<f64>,
+    /// The frame's microseconds, a tick each.
+    pub(crate) frames: Vec<f64>,
+    /// Ticks that ended after the next was due.
+    pub(crate) late: usize,
+}
+
+impl Samples {
+    /// A round took so much CPU time for so many messages that were received.
+    pub(crate) fn add_round(&mut self, spent: Duration, messages: u64) {
+        self.cpu.push(spent.as_nanos() as f64 / messages as f64);
+    }
+}
+
+/// So many ticks, until everything has left; the CPU time that the server took for them.
+pub(crate) fn spend(
+    side: &mut dyn Side,
+    ticks: usize,
+    payloads: impl Fn(usize) -> Vec<Bytes>,
+    samples: &mut Samples,
+) -> Duration {
+    let before = cpu();
+    pace(side, ticks, payloads, samples);
+    side.settle();
+    cpu().saturating_sub(before)
+}
+
+/// So many ticks, each at its time and with payloads that a host has just made.
+pub(crate) fn pace(side: &mut dyn Side, ticks: usize, payloads: impl Fn(usize) -> Vec<Bytes>, samples: &mut Samples) {
+    let mut due = Instant::now();
+    for tick in 0..ticks {
+        sleep(due.saturating_duration_since(Instant::now()));
+        let payloads = payloads(tick);
+        let began = Instant::now();
+        side.tick(&payloads);
+        let frame = began.elapsed();
+        due += TICK;
+        if Instant::now() > due {
+            // What cannot keep the pace is not chased: the next tick begins now.
+            due = Instant::now();
+            samples.late += 1;
+        }
+        samples.frames.push(frame.as_secs_f64() * 1e6);
+    }
+}
+
+const TICK: Duration = Duration::from_nanos(1_000_000_000 / 60);
