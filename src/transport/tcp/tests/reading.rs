@@ -6,7 +6,7 @@ use std::time::Duration;
 use tickcast_components::StopCause;
 
 use super::super::table::{READ_BYTES_MAX, READ_BYTES_PER_TURN_MAX};
-use super::script::{FRAME_BYTES_MAX, Setup, Wire, addr, dialled, framed, stopped};
+use super::script::{FRAME_BYTES_MAX, Setup, Wire, addr, both_dialled, dialled, framed, stopped};
 use crate::transport::{Opening, SenderEvent};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -83,14 +83,8 @@ async fn an_interrupted_read_is_tried_again() {
 async fn a_full_sink_loses_nothing() {
     for room in 1..=9 {
         let setup = Setup::default();
-        let mut shard = setup.shard();
         let wires = [Wire::default(), Wire::default()];
-        for (slot, wire) in [0, 1].into_iter().zip(&wires) {
-            setup.script.answer(addr(slot as u16), wire);
-            shard.open(slot, addr(slot as u16), Opening::Dial);
-        }
-        shard.run();
-        shard.events();
+        let mut shard = both_dialled(&setup, &wires);
         shard.make_room(room);
         for wire in &wires {
             let frames: Vec<u8> = (0..10_u8).flat_map(|n| framed([n; 3])).collect();
@@ -118,13 +112,8 @@ async fn a_full_sink_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_flood_keeps_nobody_waiting() {
     let setup = Setup::default();
-    let mut shard = setup.shard();
     let wires = [Wire::default(), Wire::default()];
-    for (slot, wire) in [0, 1].into_iter().zip(&wires) {
-        setup.script.answer(addr(slot as u16), wire);
-        shard.open(slot, addr(slot as u16), Opening::Dial);
-    }
-    shard.run();
+    let mut shard = both_dialled(&setup, &wires);
     let frame = framed(vec![1; 1000]);
     wires[0].say(frame.repeat(1000));
     shard.turn();
@@ -216,13 +205,8 @@ async fn a_turn_reads_a_bounded_number_of_bytes() {
 async fn a_flood_of_frames_leaves_room_for_others() {
     for room in [1, 5, 7, 12, 13] {
         let setup = Setup::default();
-        let mut shard = setup.shard();
         let wires = [Wire::default(), Wire::default()];
-        for (slot, wire) in [0, 1].into_iter().zip(&wires) {
-            setup.script.answer(addr(slot as u16), wire);
-            shard.open(slot, addr(slot as u16), Opening::Dial);
-        }
-        shard.run();
+        let mut shard = both_dialled(&setup, &wires);
         shard.make_room(room);
         for _ in 0..100 {
             wires[0].say(framed("flood").repeat(12));

@@ -539,6 +539,17 @@ pub(super) fn dialled(setup: &Setup, wire: &Wire) -> Shard {
     shard
 }
 
+/// A shard with two connections that were dialled, as slots 0 and 1.
+pub(super) fn both_dialled(setup: &Setup, wires: &[Wire; 2]) -> Shard {
+    let mut shard = setup.shard();
+    for (slot, wire) in [0, 1].into_iter().zip(wires) {
+        setup.script.answer(addr(slot as u16), wire);
+        shard.open(slot, addr(slot as u16), Opening::Dial);
+    }
+    assert_eq!(shard.events(), [SenderEvent::Connected(0, None), SenderEvent::Connected(1, None)]);
+    shard
+}
+
 struct Sink<'a> {
     frames: &'a mut Vec<(SocketAddr, Option<Slot>, Vec<u8>)>,
     room: &'a mut usize,

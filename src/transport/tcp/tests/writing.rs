@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tickcast_components::{DropReason, StopCause};
 
-use super::script::{FRAME_BYTES_MAX, Setup, Wire, addr, dialled, framed, stopped};
-use crate::transport::{Opening, Transmit, Verdict};
+use super::script::{FRAME_BYTES_MAX, Setup, Wire, addr, both_dialled, dialled, framed, stopped};
+use crate::transport::{Transmit, Verdict};
 
 use Verdict::{Begun, Blocked, Sent};
 
@@ -74,12 +74,7 @@ async fn a_full_connection_is_not_tried_until_there_is_room() {
 async fn a_ticks_frames_are_one_write() {
     let setup = Setup::default();
     let wires = [Wire::with_room(1 << 20), Wire::with_room(1 << 20)];
-    let mut shard = setup.shard();
-    for (slot, wire) in [0, 1].into_iter().zip(&wires) {
-        setup.script.answer(addr(slot as u16), wire);
-        shard.open(slot, addr(slot as u16), Opening::Dial);
-    }
-    shard.run();
+    let mut shard = both_dialled(&setup, &wires);
     let large = vec![7; 50_000];
     assert_eq!(shard.send(&[(0, b"a"), (1, b"b"), (1, b"c"), (1, b"d")]), [Sent; 4]);
     assert_eq!((&wires[0].state().calls[..], &wires[1].state().calls[..]), (&[0][..], &[0][..]));
