@@ -53,6 +53,12 @@ async fn join(sim: &mut Sim, n: u8) -> MemorySocket {
     socket
 }
 
+/// Lets what clients have done arrive, and so many ticks pass.
+async fn take_in(sim: &mut Sim, ticks: usize) {
+    io().await;
+    sim.ticks(ticks).await;
+}
+
 fn say(socket: &MemorySocket, text: &str) {
     let datagram = Encoder::new(1).message(Label::default(), text.as_bytes()).unwrap();
     socket.send(addr(SERVER), &datagram);
@@ -98,8 +104,7 @@ async fn who_connects_is_heard_of_admitted_and_sent_to() {
     sim.network.vouch(client(2), badge.clone());
     let sockets: Vec<MemorySocket> = (1..=3).map(|n| connect(&sim, n)).collect();
     say(&sockets[0], "before");
-    io().await;
-    sim.tick().await;
+    take_in(&mut sim, 1).await;
     assert_eq!(heard(&mut sim), [(None, "before".into())]);
     let connected: Vec<_> = sim
         .events
@@ -129,8 +134,7 @@ async fn who_connects_is_heard_of_admitted_and_sent_to() {
     assert_eq!(up, [(Some(1), client(1), None), (Some(2), client(2), Some(badge)), (Some(3), client(3), None)]);
     sim.net.send(Target::Group(group), message("snapshot")).unwrap();
     say(&sockets[1], "after");
-    io().await;
-    sim.ticks(2).await;
+    take_in(&mut sim, 2).await;
     for socket in &sockets {
         assert_eq!(got(socket), ["welcome", "snapshot"]);
     }
@@ -157,8 +161,7 @@ async fn the_end_of_a_connection_is_told_and_every_leg_ends() {
         } else {
             socket.close(addr(SERVER));
         }
-        io().await;
-        sim.ticks(3).await;
+        take_in(&mut sim, 3).await;
         assert!(sim.events.iter().any(|event| matches!(event, Event::Unresolved { peer: 1 })));
         assert_eq!(told(&mut sim, client(1)), [format!("down: Some(1), {cause}")]);
         assert_eq!(state(&mut sim, client(1)), Some(EndpointState::Unlisted));
@@ -182,8 +185,7 @@ async fn silence_ends_a_peer_without_a_connection() {
     let (mut sim, attempts) = accepting(NetworkConfig::default());
     let socket = join(&mut sim, 1).await;
     socket.close(addr(SERVER));
-    io().await;
-    sim.ticks(3).await;
+    take_in(&mut sim, 3).await;
     let id = sim.send(1, "m");
     sim.pass(SECOND, 9).await;
     assert_eq!(sim.outcomes(id), []);
@@ -226,8 +228,7 @@ async fn who_comes_back_elsewhere_gets_what_waits_in_order() {
         }
         old.end(addr(SERVER), StopCause::Reset);
         if !before {
-            io().await;
-            sim.ticks(3).await;
+            take_in(&mut sim, 3).await;
         }
         let new = connect(&sim, 2);
         io().await;
@@ -262,8 +263,7 @@ async fn who_comes_back_from_the_same_address_gets_what_waits_in_order() {
             sim.tick().await;
             socket.end(addr(SERVER), StopCause::Reset);
             for _ in 0..ticks_between {
-                io().await;
-                sim.tick().await;
+                take_in(&mut sim, 1).await;
             }
             sim.stall(client(1), false);
             socket.connect(addr(SERVER));
@@ -291,8 +291,7 @@ async fn who_comes_back_from_the_same_address_gets_what_waits_in_order() {
 async fn a_connection_that_has_gone_cannot_be_admitted() {
     let (mut sim, attempts) = accepting(config());
     let socket = connect(&sim, 1);
-    io().await;
-    sim.tick().await;
+    take_in(&mut sim, 1).await;
     socket.close(addr(SERVER));
     io().await;
     sim.net.admit(1, client(1)).unwrap();
@@ -323,8 +322,7 @@ async fn who_is_refused_is_disconnected() {
         let (mut sim, _) = accepting_with(config(), |builder| builder.shards(shards));
         let friend = join(&mut sim, 1).await;
         let stranger = connect(&sim, 2);
-        io().await;
-        sim.tick().await;
+        take_in(&mut sim, 1).await;
         sim.net.refuse(client(2)).unwrap();
         sim.net.refuse(client(1)).unwrap();
         sim.net.refuse(client(9)).unwrap();
@@ -332,8 +330,7 @@ async fn who_is_refused_is_disconnected() {
         assert_eq!((stranger.ended(addr(SERVER)), friend.ended(addr(SERVER))), (Some(StopCause::Closed), None));
         assert_eq!(told(&mut sim, client(2)), ["connected"]);
         stranger.connect(addr(SERVER));
-        io().await;
-        sim.tick().await;
+        take_in(&mut sim, 1).await;
         assert_eq!(told(&mut sim, client(2)), ["connected"]);
         // In the spelling of the other family as well.
         sim.net.refuse(addr("[::ffff:10.0.1.2]:5000")).unwrap();
@@ -359,15 +356,13 @@ async fn nothing_can_be_refused_where_nothing_is_accepted() {
 async fn who_was_never_admitted_is_told_of_when_it_goes() {
     let (mut sim, _) = accepting(config());
     let (first, second) = (connect(&sim, 1), connect(&sim, 2));
-    io().await;
-    sim.tick().await;
+    take_in(&mut sim, 1).await;
     first.close(addr(SERVER));
     second.end(addr(SERVER), StopCause::Truncated);
     let third = connect(&sim, 3);
     io().await;
     drop(third);
-    io().await;
-    sim.ticks(2).await;
+    take_in(&mut sim, 2).await;
     let words = |cause: StopCause| vec!["connected".to_owned(), format!("disconnected: {cause}")];
     let events = sim.events.clone();
     for (n, cause) in [(1, StopCause::Closed), (2, StopCause::Truncated), (3, StopCause::Closed)] {
@@ -409,8 +404,7 @@ async fn a_bare_address_answers_over_its_connection() {
     let (mut sim, attempts) = accepting(config());
     let socket = connect(&sim, 1);
     say(&socket, "who is there?");
-    io().await;
-    sim.tick().await;
+    take_in(&mut sim, 1).await;
     assert_eq!(heard(&mut sim), [(None, "who is there?".into())]);
     sim.net.send(Target::Addr(client(1)), message("me")).unwrap();
     sim.ticks(3).await;
@@ -418,8 +412,7 @@ async fn a_bare_address_answers_over_its_connection() {
     assert_eq!((attempts.count(), attempts.all()[0].opening), (1, Opening::Dial));
     assert_eq!(told(&mut sim, client(1)), ["connected", "up: None"]);
     say(&socket, "hello, me");
-    io().await;
-    sim.tick().await;
+    take_in(&mut sim, 1).await;
     assert_eq!(heard(&mut sim), [(None, "hello, me".into())]);
     socket.close(addr(SERVER));
     io().await;
@@ -436,8 +429,7 @@ async fn a_bare_address_answers_over_its_connection() {
 async fn several_shards_share_what_one_accepts() {
     let (mut sim, attempts) = accepting_with(config(), |builder| builder.shards(4));
     let sockets: Vec<MemorySocket> = (1..=40).map(|n| connect(&sim, n)).collect();
-    io().await;
-    sim.tick().await;
+    take_in(&mut sim, 1).await;
     for n in 1..=40 {
         if n % 4 == 0 {
             sim.net.refuse(client(n)).unwrap();
@@ -455,8 +447,7 @@ async fn several_shards_share_what_one_accepts() {
     for socket in &sockets {
         say(socket, "hello");
     }
-    io().await;
-    sim.ticks(2).await;
+    take_in(&mut sim, 2).await;
     let mut whose: Vec<Option<u64>> = heard(&mut sim).into_iter().map(|(peer, _)| peer).collect();
     whose.sort_unstable();
     assert_eq!(whose, (1..=40).filter(|n| n % 4 != 0).map(Some).collect::<Vec<_>>());
@@ -467,8 +458,7 @@ async fn several_shards_share_what_one_accepts() {
     for socket in &sockets[..20] {
         socket.close(addr(SERVER));
     }
-    io().await;
-    sim.ticks(3).await;
+    take_in(&mut sim, 3).await;
     assert_eq!((sim.net.report().endpoints.up, sim.net.report().endpoints.unlisted), (15, 15));
     assert_never_dialled(&attempts);
     sim.assert_settled();
@@ -483,8 +473,7 @@ async fn a_shutdown_ends_what_waits_for_connections() {
     let nobodys = connect(&sim, 4);
     gone.close(addr(SERVER));
     sim.stall(client(2), true);
-    io().await;
-    sim.ticks(3).await;
+    take_in(&mut sim, 3).await;
     let ids = [1, 2, 3].map(|peer| sim.send(peer, "m"));
     sim.net.shutdown();
     sim.pass(SECOND / 2, 3).await;
@@ -510,21 +499,17 @@ async fn what_is_heard_of_an_old_connection_is_stale() {
     let (mut sim, _) = accepting(config());
     let first = join(&mut sim, 1).await;
     let second = connect(&sim, 2);
-    io().await;
-    sim.tick().await;
+    take_in(&mut sim, 1).await;
     // The first one ends in the tick in which the peer moves to the second.
     sim.net.readdress(&1, client(2)).unwrap();
     first.end(addr(SERVER), StopCause::Reset);
-    io().await;
-    sim.ticks(4).await;
+    take_in(&mut sim, 4).await;
     assert_eq!(state(&mut sim, client(2)), Some(EndpointState::Up));
     // It comes back and goes again, as nobody's.
     first.connect(addr(SERVER));
-    io().await;
-    sim.tick().await;
+    take_in(&mut sim, 1).await;
     first.end(addr(SERVER), StopCause::Reset);
-    io().await;
-    sim.ticks(3).await;
+    take_in(&mut sim, 3).await;
     assert_eq!(told(&mut sim, client(1)).last().unwrap(), "disconnected: connection reset");
     sim.send(1, "m");
     sim.ticks(2).await;
@@ -539,8 +524,7 @@ async fn a_peer_moves_from_one_connection_to_another() {
         let (mut sim, attempts) = accepting_with(config(), |builder| builder.shards(shards));
         let old = join(&mut sim, 1).await;
         let new = connect(&sim, 2);
-        io().await;
-        sim.tick().await;
+        take_in(&mut sim, 1).await;
         sim.send(1, "m0");
         sim.ticks(2).await;
         sim.stall(client(1), true);
@@ -570,14 +554,12 @@ async fn admissions_are_counted_once() {
     for round in 0..5 {
         let n = [1, 3][round % 2];
         let socket = connect(&sim, n);
-        io().await;
-        sim.tick().await;
+        take_in(&mut sim, 1).await;
         sim.net.admit(1, client(n)).unwrap();
         sim.ticks(2).await;
         assert_eq!(sim.net.admit(4, client(4)), Err(PeerError::TooManyAdmitted), "{round}");
         socket.close(addr(SERVER));
-        io().await;
-        sim.ticks(3).await;
+        take_in(&mut sim, 3).await;
         assert_eq!(sim.net.admit(4, client(4)), Err(PeerError::TooManyAdmitted), "{round}");
     }
     sim.net.remove(&1).unwrap();
@@ -599,8 +581,7 @@ async fn a_connection_is_one_peers() {
     assert_eq!((got(&socket), sim.outcomes(id)), (vec!["one".into()], vec![]));
     assert_eq!(told(&mut sim, client(1)).last().unwrap(), "down: Some(2), closed by the other side");
     say(&socket, "hello");
-    io().await;
-    sim.tick().await;
+    take_in(&mut sim, 1).await;
     assert_eq!(heard(&mut sim), [(Some(1), "hello".into())]);
     assert_never_dialled(&attempts);
 }
@@ -613,8 +594,7 @@ async fn who_takes_an_old_address_is_nobody() {
     let socket = join(&mut sim, 1).await;
     say(&socket, "it is I");
     socket.close(addr(SERVER));
-    io().await;
-    sim.tick().await;
+    take_in(&mut sim, 1).await;
     assert_eq!(heard(&mut sim), [(Some(1), "it is I".into())], "what was sent before the end is the peer's");
     sim.ticks(3).await;
     socket.connect(addr(SERVER));
@@ -642,8 +622,7 @@ async fn a_peer_with_other_addresses_goes_on_there() {
         let id = sim.send(1, "m");
         sim.tick().await;
         socket.end(addr(SERVER), StopCause::Reset);
-        io().await;
-        sim.ticks(5).await;
+        take_in(&mut sim, 5).await;
         assert_eq!(got(&listed), ["m"]);
         let mut outcomes = sim.outcomes(id);
         outcomes.sort_by_key(|outcome| *outcome != Outcome::Written);
@@ -683,8 +662,7 @@ async fn a_connection_stopped_by_policy_is_not_dialled_by_a_restart() {
     assert_eq!(state(&mut sim, client(1)), Some(EndpointState::Unlisted));
     sim.stall(client(1), false);
     socket.connect(addr(SERVER));
-    io().await;
-    sim.tick().await;
+    take_in(&mut sim, 1).await;
     sim.net.admit(1, client(1)).unwrap();
     sim.send(1, "again");
     sim.ticks(3).await;
@@ -701,8 +679,7 @@ async fn attaching_takes_no_turn_of_those_who_wait_to_be_dialled() {
     (0..50).for_each(|n| sim.list(1000 + n, &[client(100 + n as u8)]));
     sim.ticks(2).await;
     let sockets: Vec<MemorySocket> = (1..=20).map(|n| connect(&sim, n)).collect();
-    io().await;
-    sim.tick().await;
+    take_in(&mut sim, 1).await;
     for n in 1..=20 {
         sim.net.admit(u64::from(n), client(n)).unwrap();
     }
