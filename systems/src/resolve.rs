@@ -356,10 +356,12 @@ fn retire<P: PeerId>(
     if matches!(endpoint.state, EndpointState::Closing(AfterClose::Remove(_))) {
         return;
     }
+    let mut fresh = None;
     let heir = match new {
         Some(new) if endpoint.state.holds_slot() => {
-            new.predecessors += 1;
-            Some(new.entity)
+            let heir = new.entity;
+            fresh = Some(new);
+            Some(heir)
         }
         Some(new) => {
             new.legs.append(&mut waiting.queue.take());
@@ -372,8 +374,15 @@ fn retire<P: PeerId>(
             kept_heir
         }
     };
-    if senders.close(legs, entity, AfterClose::Remove(heir)) {
+    let then = AfterClose::Remove(heir);
+    if senders.close(legs, entity, then) {
         commands.entity(entity).despawn();
+    }
+    // Of a failover peer the endpoint that has come into use by this may have become the heir instead.
+    let inherits =
+        senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| endpoint.state == EndpointState::Closing(then));
+    if let Some(new) = fresh.filter(|_| inherits) {
+        new.predecessors += 1;
     }
 }
 

@@ -107,9 +107,6 @@ impl<P: PeerId> Senders<'_, '_, P> {
         if endpoint.state == EndpointState::New {
             want(&mut self.dirty, &mut endpoint, chosen);
         }
-        if endpoint.in_use {
-            return Some(chosen);
-        }
         let others: Vec<Entity> = self.peers.get(peer).ok()?.iter().filter(|&other| other != chosen).collect();
         for other in others {
             let Ok((mut endpoint, waiting, _)) = self.endpoints.get_mut(other) else { continue };
@@ -119,6 +116,11 @@ impl<P: PeerId> Senders<'_, '_, P> {
                 EndpointState::Closing(AfterClose::Retry(before)) if before != Some(chosen) => {
                     endpoint.state = EndpointState::Closing(AfterClose::Retry(Some(chosen)));
                     self.release(before);
+                    self.precede(chosen);
+                }
+                EndpointState::Closing(AfterClose::Remove(Some(before))) if before != chosen => {
+                    endpoint.state = EndpointState::Closing(AfterClose::Remove(Some(chosen)));
+                    self.release(Some(before));
                     self.precede(chosen);
                 }
                 _ if !state.holds_slot() && waits => {

@@ -450,6 +450,39 @@ async fn a_panic_answers_who_waits_for_room() {
     sim.assert_settled();
 }
 
+/// Goal: when the address in use leaves the list in the very tick in which another comes back from its backoff, what it has not
+/// written is sent there before anything newer, and takes nothing newer's place.
+#[tokio::test(start_paused = true)]
+async fn a_failover_peer_gets_old_before_new_when_its_address_goes() {
+    let retry = Duration::from_millis(100);
+    let mut sim = Sim::streams(NetworkConfig {
+        addresses: tickcast::AddressPolicy::Failover,
+        resolve_retry_timeout: retry,
+        resolve_retry_max: retry,
+        ..config()
+    });
+    let sockets: Vec<_> = (1..=3).map(|n| sim.network.endpoint(client(n))).collect();
+    let latest = |text: &str| message(text).overflow(Overflow::KeepLatest { key: 1 });
+    // The first refuses, so the second is in use; and there everything gets stuck.
+    sim.network.change_faults(client(1), |faults| faults.refuse_connect = true);
+    sim.list(1, &[client(1), client(2)]);
+    sim.ticks(6).await;
+    sim.stall(client(2), true);
+    sim.net.send(Target::Peer(1), latest("old")).unwrap();
+    sim.ticks(2).await;
+    // The third replaces the second while the first waits for its next attempt, which succeeds in that very tick.
+    sim.network.change_faults(client(1), |faults| faults.refuse_connect = false);
+    tokio::time::advance(retry).await;
+    sim.list(1, &[client(1), client(3)]);
+    sim.net.send(Target::Peer(1), latest("new")).unwrap();
+    sim.pass(Duration::from_millis(10), 10).await;
+    sim.list(1, &[client(1)]);
+    sim.pass(Duration::from_millis(10), 10).await;
+    let all: Vec<String> = sockets.iter().flat_map(got).collect();
+    assert_eq!(all.last().map(String::as_str), Some("new"), "{all:?}");
+    sim.assert_settled();
+}
+
 /// Goal: legs that expired on their way to the shard neither leave nor push out what is still worth something.
 #[tokio::test(start_paused = true)]
 async fn legs_that_expired_on_the_way_are_not_written() {

@@ -315,9 +315,6 @@ impl Model {
             return;
         }
         let Some(chosen) = self.working(peer, None) else { return };
-        if self.endpoints[&chosen].in_use {
-            return;
-        }
         for other in self.peers[&peer].endpoints.clone() {
             let endpoint = self.endpoints.get_mut(&other).unwrap();
             endpoint.in_use = other == chosen;
@@ -326,6 +323,11 @@ impl Model {
                 State::Closing(After::Retry(_)) => {
                     let heir = (other != chosen).then_some(chosen);
                     endpoint.state = State::Closing(After::Retry(heir));
+                }
+                // And so does who goes.
+                State::Closing(After::Remove(Some(heir))) if heir != chosen => {
+                    endpoint.state = State::Closing(After::Remove(Some(chosen)));
+                    self.release_heir(heir);
                 }
                 State::Up | State::Connecting | State::Closing(_) => {}
                 _ if other != chosen && !endpoint.waiting.is_empty() => {
