@@ -12,6 +12,8 @@ use crate::world::World;
 
 /// Ticks beyond what timers and budgets need: reports take one, directories another.
 const SLACK: u32 = 12;
+/// Ticks that a message to everybody takes, should a shard have room for no more than six legs.
+const PROBES: u32 = 48;
 
 impl World {
     /// Heals everything, demands what must hold then, and shuts down.
@@ -56,7 +58,7 @@ impl World {
         }
         self.ticks(self.bound()).await?;
         let probes = self.probe(all)?;
-        self.ticks(SLACK).await?;
+        self.ticks(PROBES).await?;
         for (peer, id, addrs) in probes {
             let failover = self.shape.config.addresses == AddressPolicy::Failover;
             let is_written = |addr: &SocketAddr| self.judge.written(id.sequence, *addr) > 0;
