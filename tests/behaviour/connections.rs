@@ -53,6 +53,15 @@ async fn join(sim: &mut Sim, n: u8) -> MemorySocket {
     socket
 }
 
+/// An engine on so many shards, peer 1 over its connection, and client 2, who has connected and is nobody's.
+async fn one_joined_one_connected(shards: usize) -> (Sim, Attempts, [MemorySocket; 2]) {
+    let (mut sim, attempts) = accepting_with(config(), |builder| builder.shards(shards));
+    let joined = join(&mut sim, 1).await;
+    let connected = connect(&sim, 2);
+    take_in(&mut sim, 1).await;
+    (sim, attempts, [joined, connected])
+}
+
 /// Lets what clients have done arrive, and so many ticks pass.
 async fn take_in(sim: &mut Sim, ticks: usize) {
     io().await;
@@ -319,10 +328,7 @@ async fn a_connection_that_has_gone_cannot_be_admitted() {
 #[tokio::test(start_paused = true)]
 async fn who_is_refused_is_disconnected() {
     for shards in [1, 3] {
-        let (mut sim, _) = accepting_with(config(), |builder| builder.shards(shards));
-        let friend = join(&mut sim, 1).await;
-        let stranger = connect(&sim, 2);
-        take_in(&mut sim, 1).await;
+        let (mut sim, _, [friend, stranger]) = one_joined_one_connected(shards).await;
         sim.net.refuse(client(2)).unwrap();
         sim.net.refuse(client(1)).unwrap();
         sim.net.refuse(client(9)).unwrap();
@@ -521,10 +527,7 @@ async fn what_is_heard_of_an_old_connection_is_stale() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_moves_from_one_connection_to_another() {
     for shards in [1, 3] {
-        let (mut sim, attempts) = accepting_with(config(), |builder| builder.shards(shards));
-        let old = join(&mut sim, 1).await;
-        let new = connect(&sim, 2);
-        take_in(&mut sim, 1).await;
+        let (mut sim, attempts, [old, new]) = one_joined_one_connected(shards).await;
         sim.send(1, "m0");
         sim.ticks(2).await;
         sim.stall(client(1), true);

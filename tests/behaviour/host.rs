@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tickcast::transport::{StopCause, Transport};
 use tickcast::{Builder, Event, InboundKind, MessageId, NetworkConfig, Outcome, PeerData, Receipt, Target, Tickcast};
 
-use crate::support::{client_socket, close_books, message};
+use crate::support::{client_socket, close_books, engine, message};
 
 /// Steps before a test gives up: some seconds.
 const STEPS_MAX: usize = 500;
@@ -30,8 +30,7 @@ impl Host {
         config: NetworkConfig,
         more: impl FnOnce(Builder<u64>) -> Builder<u64>,
     ) -> Self {
-        let builder = more(Tickcast::builder().config(config).strict_schedule(true));
-        let net = builder.build(transport).expect("the engine should build");
+        let net = engine(transport, config, more);
         let (events, receipts, ahead) = (Vec::new(), Vec::new(), Duration::ZERO);
         Self { net, events, receipts, received: Vec::new(), greeted: Vec::new(), ahead }
     }

@@ -110,21 +110,27 @@ fn the_hosts_runtime_goes_away() {
     assert!(net.receipts().len() > 0);
 }
 
+/// An engine in virtual time, on a runtime that is the test's to drop.
+pub(crate) fn on_a_runtime_of_its_own(network: &MemoryNetwork) -> (Runtime, Tickcast<u64>) {
+    let runtime = RuntimeBuilder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let inside = runtime.enter();
+    let net = virtual_time(Tickcast::builder()).build(network.transport(addr(SERVER))).unwrap();
+    drop(inside);
+    (runtime, net)
+}
+
+/// One audited tick, so many seconds after the engine's beginning, whether or not its runtime is still there.
+pub(crate) fn step(net: &mut Tickcast<u64>, seconds: u64) {
+    let origin = net.parts_mut().0.origin();
+    let report = net.step_at(origin + Duration::from_secs(seconds));
+    close_books::<u64>(net.world_mut(), &report);
+}
+
 /// An engine whose runtime went away while it had legs in every place, and that was shut down afterwards.
 pub(crate) fn drop_the_runtime() -> Tickcast<u64> {
-    let runtime = RuntimeBuilder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let network = MemoryNetwork::new(1);
     let socket = network.endpoint(client(1));
-    let mut net = {
-        let _inside = runtime.enter();
-        virtual_time(Tickcast::<u64>::builder()).build(network.transport(addr(SERVER))).unwrap()
-    };
-    let origin = net.parts_mut().0.origin();
-    let step = |net: &mut Tickcast<u64>, seconds: u64| {
-        let report = net.step_at(origin + Duration::from_secs(seconds));
-        close_books::<u64>(net.world_mut(), &report);
-        report
-    };
+    let (runtime, mut net) = on_a_runtime_of_its_own(&network);
     net.admit(1, client(1)).unwrap();
     step(&mut net, 0);
     runtime.block_on(io());

@@ -8,30 +8,32 @@ use std::time::{Duration, Instant};
 
 use tickcast::bevy_ecs::prelude::*;
 use tickcast::framing::decode;
-use tickcast::systems::audit;
 use tickcast::transport::Transport;
 use tickcast::transport::udp::Udp;
 use tickcast::{Builder, DropReason, Event, Message, NetworkConfig, Outcome, PeerId, Receipt, TickReport, Tickcast};
+use tickcast_sim::law;
 
 /// Steps that a test on sockets takes before it gives up.
 const STEPS_MAX: usize = 500;
 /// How long a test on sockets waits in the kernel between two steps.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// Asserts that the books of a tick are closed: conservation, audit, ledger.
+/// Asserts that the tick has kept every law: conservation, audit, ledger, depths.
 #[track_caller]
 pub(crate) fn close_books<P: PeerId>(world: &mut World, report: &TickReport) {
-    assert_eq!(report.legs.unaccounted(), 0, "tick {}: {}", report.tick, report.legs);
-    let audit = audit::<P>(world);
-    assert!(audit.is_clean(), "tick {}: {audit:?}", report.tick);
-    assert_eq!(report.ledger_disagreements, 0, "tick {}: frame and shard disagree", report.tick);
-    let depths = report.depths;
-    assert_eq!(
-        report.legs.pending,
-        depths.parked_legs + depths.batch_legs + depths.handed_legs,
-        "tick {}",
-        report.tick
-    );
+    if let Err(broken) = law::check::<P>(world, report) {
+        panic!("{broken}");
+    }
+}
+
+/// An engine on this transport. An ambiguous schedule is an error.
+pub(crate) fn engine(
+    transport: impl Transport,
+    config: NetworkConfig,
+    more: impl FnOnce(Builder<u64>) -> Builder<u64>,
+) -> Tickcast<u64> {
+    let builder = more(Tickcast::builder().config(config).strict_schedule(true));
+    builder.build(transport).expect("the engine should build")
 }
 
 /// An address from its text.
@@ -89,9 +91,7 @@ impl Loopback {
         config: NetworkConfig,
         more: impl FnOnce(Builder<u64>) -> Builder<u64>,
     ) -> Self {
-        let builder = more(Tickcast::builder().config(config).strict_schedule(true));
-        let net = builder.build(transport).expect("the engine should build");
-        Self { net, events: Vec::new(), receipts: Vec::new() }
+        Self { net: engine(transport, config, more), events: Vec::new(), receipts: Vec::new() }
     }
 
     /// Where it is bound.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tickcast::transport::memory::MemoryNetwork;
 use tickcast::{DropReason, NetworkConfig, Target, Tickcast};
-use tokio::runtime::Builder as RuntimeBuilder;
 
+use crate::runtime::{on_a_runtime_of_its_own, step};
 use crate::sim::{SERVER, Sim, client, io, virtual_time};
-use crate::support::{addr, close_books, dropped, message};
+use crate::support::{addr, dropped, message};
 use crate::watched::{Attempts, Watched};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -49,18 +49,8 @@ async fn an_address_that_comes_and_goes_has_one_backoff() {
 /// Goal: what a shard has in its endpoints' queues has outcomes when its task is gone, also if no batch waits for it.
 #[test]
 fn queued_legs_do_not_vanish_with_their_task() {
-    let runtime = RuntimeBuilder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let network = MemoryNetwork::new(1);
-    let mut net = {
-        let _inside = runtime.enter();
-        virtual_time(Tickcast::<u64>::builder()).build(network.transport(addr(SERVER))).unwrap()
-    };
-    let origin = net.parts_mut().0.origin();
-    let step = |net: &mut Tickcast<u64>, seconds: u64| {
-        let report = net.step_at(origin + Duration::from_secs(seconds));
-        close_books::<u64>(net.world_mut(), &report);
-        report
-    };
+    let (runtime, mut net) = on_a_runtime_of_its_own(&network);
     network.change_faults(client(1), |faults| faults.stalled = true);
     net.admit(1, client(1)).unwrap();
     for _ in 0..3 {

@@ -1,7 +1,9 @@
 //! The law of conservation, and what else must hold at the end of every tick, whatever happens.
 
 use thiserror::Error;
-use tickcast::{Audit, LegCounts, PeerId, TickReport, Tickcast};
+use tickcast::bevy_ecs::world::World;
+use tickcast::systems::audit;
+use tickcast::{Audit, LegCounts, PeerId, TickReport};
 
 /// Which law a tick has broken: a defect of the engine, always.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -41,17 +43,17 @@ pub enum Broken {
     },
 }
 
-/// Holds the tick that has just ended against every law. It walks all queues: for tests.
+/// Holds the tick that has just ended against every law, given the World that it ended in. It walks all queues: for tests.
 ///
 /// # Errors
 ///
 /// The first law that is broken.
-pub fn check<P: PeerId>(net: &mut Tickcast<P>, report: &TickReport) -> Result<(), Broken> {
+pub fn check<P: PeerId>(world: &mut World, report: &TickReport) -> Result<(), Broken> {
     let tick = report.tick;
     if report.legs.unaccounted() != 0 {
         return Err(Broken::Conservation { tick, legs: Box::new(report.legs) });
     }
-    let audit = net.audit();
+    let audit = audit::<P>(world);
     if !audit.is_clean() {
         return Err(Broken::Audit { tick, audit: Box::new(audit) });
     }

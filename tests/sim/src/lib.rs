@@ -34,7 +34,7 @@
 //!             }
 //!             net.send(Target::All, Message::new("tick")).map_err(|error| error.to_string())?;
 //!             let report = net.step();
-//!             law::check(&mut net, &report).map_err(|broken| broken.to_string())?;
+//!             law::check::<u32>(net.world_mut(), &report).map_err(|broken| broken.to_string())?;
 //!             time::pass(Duration::from_millis(10)).await;
 //!         }
 //!         let arrived = socket.received().len() as u64;

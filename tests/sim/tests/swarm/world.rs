@@ -151,7 +151,7 @@ impl World {
     pub(crate) async fn tick(&mut self) -> Result<TickReport, Failure> {
         let report = self.net.step();
         self.say(|| format!("-- tick {} at {:?}: {}", report.tick, Duration::from_nanos(report.now.0), report.legs));
-        if let Err(broken) = law::check(&mut self.net, &report) {
+        if let Err(broken) = law::check::<PeerKey>(self.net.world_mut(), &report) {
             return self.broken("the books close", broken.to_string());
         }
         let mut hash = DefaultHasher::new();
@@ -199,7 +199,7 @@ impl World {
     fn nodes_tick(&mut self, hash: &mut DefaultHasher) -> Result<(), Failure> {
         for (&at, node) in &mut self.nodes {
             let report = node.step();
-            if let Err(broken) = law::check(node, &report) {
+            if let Err(broken) = law::check::<PeerKey>(node.world_mut(), &report) {
                 return Err(Failure {
                     law: "the books close",
                     tick: report.tick,
