@@ -1,6 +1,7 @@
 //! The format as a whole: the vectors of the documentation, and what must hold for any bytes.
 
 use fastrand::Rng;
+use tickcast_sim::seeds::cases;
 
 use super::*;
 
@@ -328,18 +329,8 @@ fn decode_survives_random_and_mutated_bytes() {
 /// Runs a property for many seeds, or for the one in the environment variable `TICKCAST_SEED`. A failure prints its
 /// own.
 pub(super) fn for_each_seed(property: impl Fn(&mut Rng)) {
-    struct PrintOnPanic(u64);
-    impl Drop for PrintOnPanic {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                eprintln!("to repeat: TICKCAST_SEED={}", self.0);
-            }
-        }
-    }
-    let given = std::env::var("TICKCAST_SEED").ok().map(|text| text.parse().expect("TICKCAST_SEED is a number"));
-    for seed in given.map_or(0..SEEDS, |seed: u64| seed..seed + 1) {
-        let _print = PrintOnPanic(seed);
-        property(&mut Rng::with_seed(seed));
+    for case in cases(SEEDS) {
+        property(&mut case.random());
     }
 }
 

@@ -17,8 +17,8 @@ use crate::resources::{Agendas, Books, Directory, Dirty, Ingress, Phase, Setting
 /// The moment from which on a tick has something to do: [`AT_ONCE`] if it has already, [`Timestamp::NEVER`] if only what
 /// comes from outside can change that.
 ///
-/// Nothing is due any more once an engine has stopped. A timer may turn out to be pointless when its moment has come. That idle message entities are given back, and that memory
-/// of expiries is tidied, is left to ticks that happen anyway.
+/// Nothing is due any more once an engine has stopped. A timer may turn out to be pointless when its moment has come. That
+/// idle message entities are given back, and that memory of expiries is tidied, is left to ticks that happen anyway.
 ///
 /// # Panics
 ///

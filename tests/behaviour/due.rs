@@ -14,6 +14,7 @@ use tickcast::{
     AddressPolicy, Deadline, Event, LegCounts, Message, NetworkConfig, Overflow, PeerData, SendHandle, Target,
     TickReport, Tickcast,
 };
+use tickcast_sim::seeds::cases;
 use tokio::sync::watch;
 
 use crate::sim::{SERVER, Sim, client, io};
@@ -208,10 +209,8 @@ impl Play {
 /// makes one due rings the bell, and no engine is ever due for ever.
 #[tokio::test(start_paused = true)]
 async fn a_tick_is_due_if_and_only_if_it_changes_anything() {
-    let seeds = std::env::var("TICKCAST_SEED").ok().and_then(|seed| seed.parse().ok()).map(|seed| seed..seed + 1);
-    for seed in seeds.unwrap_or(0..60u64) {
-        println!("TICKCAST_SEED={seed}");
-        let mut play = Play::new(seed);
+    for case in cases(60) {
+        let mut play = Play::new(case.seed);
         settle(&mut play.sim, &play.bell, "the start").await;
         for _ in 0..150 {
             let what = play.happen().await;

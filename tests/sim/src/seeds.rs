@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{available_parallelism, scope};
+use std::thread::{available_parallelism, current, panicking, scope};
+
+use fastrand::Rng;
 
 /// The variable that says how many seeds are run.
 pub const COUNT: &str = "TICKCAST_SEEDS";
@@ -144,9 +146,56 @@ pub fn tries_from_env(tries: usize) -> usize {
     number(TRIES).map_or(tries, |tries| usize::try_from(tries).unwrap_or(usize::MAX))
 }
 
-fn number(variable: &str) -> Option<u64> {
+/// The number in an environment variable, if it is there.
+///
+/// # Panics
+///
+/// If it is not a number.
+#[must_use]
+pub fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, and not a number")))
+}
+
+/// The cases of a property, one after the other: the one of `TICKCAST_SEED`, else the first `count`.
+///
+/// ```
+/// for case in tickcast_sim::seeds::cases(100) {
+///     let mut random = case.random();
+///     let numbers: Vec<u32> = (0..random.usize(..20)).map(|_| random.u32(..)).collect();
+///     assert!(numbers.len() < 20);
+/// }
+/// ```
+///
+/// # Panics
+///
+/// If the variable is not a number.
+pub fn cases(count: u64) -> impl Iterator<Item = Case> {
+    let seeds = number(ONE).map_or(0..count, |seed| seed..seed + 1);
+    seeds.map(|seed| Case { seed })
+}
+
+/// One case. If a test panics over it, it says how to repeat it.
+#[derive(Debug)]
+pub struct Case {
+    /// Its seed, which decides everything.
+    pub seed: u64,
+}
+
+impl Case {
+    /// Its dice.
+    #[must_use]
+    pub fn random(&self) -> Rng {
+        Rng::with_seed(self.seed)
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        if panicking() {
+            eprintln!("to repeat: {ONE}={} cargo test {}", self.seed, current().name().unwrap_or_default());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -56,6 +56,13 @@ mod tests {
         }
     }
 
+    /// Goal: what matters by its order is found, too.
+    #[test]
+    fn the_order_is_kept() {
+        let fails = |part: &[u32]| part.iter().position(|&item| item == 3).is_some_and(|at| part[at..].contains(&8));
+        assert_eq!(minimise((0..100).collect(), usize::MAX, fails), [3, 8]);
+    }
+
     /// Goal: it ends when its tries are used up, with something that fails.
     #[test]
     fn tries_are_bounded() {

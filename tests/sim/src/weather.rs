@@ -84,9 +84,15 @@ impl FaultKind {
         matches!(self, Self::Reorder | Self::Duplicate | Self::Loss)
     }
 
-    /// How strong it is this time, from nearly nothing to one.
-    pub fn strength(self, random: &mut Rng) -> f64 {
-        0.05 + 0.95 * random.f64()
+    /// Why what is sent there is dropped, if it makes sending fail. Of several at one address the last in [`Self::ALL`] is told.
+    #[must_use]
+    pub fn drop_reason(self) -> Option<DropReason> {
+        match self {
+            Self::NotPermitted => Some(DropReason::NotPermitted),
+            Self::Unreachable => Some(DropReason::Unreachable),
+            Self::NoBuffers => Some(DropReason::NoBuffers),
+            _ => None,
+        }
     }
 
     /// Makes it so. The strength is a probability, or a part of the longest delay.
@@ -107,11 +113,14 @@ impl FaultKind {
             Self::Duplicate => faults.duplicate = strength,
             Self::Loss => faults.loss = strength,
             Self::Corrupt => faults.corrupt = strength,
-            Self::NotPermitted => faults.fail = Some(DropReason::NotPermitted),
-            Self::Unreachable => faults.fail = Some(DropReason::Unreachable),
-            Self::NoBuffers => faults.fail = Some(DropReason::NoBuffers),
+            Self::NotPermitted | Self::Unreachable | Self::NoBuffers => faults.fail = self.drop_reason(),
         }
     }
+}
+
+/// How strong a fault is this time, from nearly nothing to one.
+pub fn strength(random: &mut Rng) -> f64 {
+    0.05 + 0.95 * random.f64()
 }
 
 /// The longest delay of anything.

@@ -2,24 +2,15 @@
 
 use fastrand::Rng;
 use tickcast_components::StopCause;
+use tickcast_sim::seeds::cases;
 
 use super::script::{Setup, Shard, Wire, dialled, framed, stopped};
 use crate::transport::Verdict;
 
 /// Runs a property for many seeds, or for the one in the environment variable `TICKCAST_SEED`. A failure prints its seed.
 async fn for_each_seed(property: impl AsyncFn(&mut Rng)) {
-    struct PrintOnPanic(u64);
-    impl Drop for PrintOnPanic {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                eprintln!("replay with TICKCAST_SEED={}", self.0);
-            }
-        }
-    }
-    let given = std::env::var("TICKCAST_SEED").ok().map(|seed| seed.parse().expect("a seed is a number"));
-    for seed in given.map_or(0..500, |seed: u64| seed..seed + 1) {
-        let _print = PrintOnPanic(seed);
-        property(&mut Rng::with_seed(seed)).await;
+    for case in cases(500) {
+        property(&mut case.random()).await;
     }
 }
 

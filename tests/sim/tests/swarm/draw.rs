@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tickcast::{AddressPolicy, NetworkConfig, Overflow, StopCause};
-use tickcast_sim::weather::FaultKind;
+use tickcast_sim::weather::{FaultKind, strength};
 
 use crate::plan::{Act, GROUPS, HOMES, Letter, Place, Plan, Shape, To};
 
@@ -77,7 +77,7 @@ impl Plan {
                 for _ in 0..times(expected, &mut random) {
                     let place = random.usize(0..places.len());
                     if faults.insert((place, kind)) {
-                        let strength = kind.strength(&mut random);
+                        let strength = strength(&mut random);
                         plan.acts.push((tick, Act::Fault { at: places[place], kind, strength }));
                     }
                 }
@@ -158,15 +158,15 @@ impl Plan {
     }
 
     fn host(&mut self, tick: u32, habits: &Habits, random: &mut Rng) {
-        let shape = self.shape.clone();
+        let Self { shape, acts, .. } = self;
         let all = shape.peers + u32::from(shape.clients);
-        let mut push = |act| self.acts.push((tick, act));
+        let mut push = |act| acts.push((tick, act));
         for peer in 0..shape.peers {
             // The first are listed from the start.
             let first = tick == 0 && peer * 4 < shape.peers * 3;
             if first || random.f64() < habits.churn / 4.0 {
                 let count = if first { 1 } else { [0, 1, 1, 1, 2, 3][random.usize(0..6)] };
-                let addrs = (0..count).map(|_| address(&shape, Some(peer), random)).collect();
+                let addrs = (0..count).map(|_| address(shape, Some(peer), random)).collect();
                 push(Act::List { peer, addrs, edit: random.u32(0..4) == 0 });
             }
         }
@@ -184,7 +184,7 @@ impl Plan {
             push(Act::Configure(Box::new(changed(&shape.config, random))));
         }
         for _ in 0..random.u32(0..5) {
-            push(Act::Send(letter(&shape, habits, random)));
+            push(Act::Send(letter(shape, habits, random)));
         }
         if random.f64() < habits.cancels && (!shape.exact || shape.shards == 1) {
             push(Act::Cancel { back: random.usize(0..40) });

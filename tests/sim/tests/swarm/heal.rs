@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tickcast::transport::memory::Faults;
-use tickcast::{AddressPolicy, Message, MessageId, Overflow, Target};
+use tickcast::{AddressPolicy, MessageId, Overflow};
 
 use crate::plan::{Letter, PeerKey, Place, To, server};
 use crate::report::Failure;
@@ -93,13 +93,8 @@ impl World {
                 overflow: Overflow::DropNewest,
                 ack: false,
             };
-            match self.net.send(Target::Peer(peer), Message::new(vec![0]).receipt().overflow(Overflow::DropNewest)) {
-                Ok(id) => {
-                    self.say(|| format!("   probe {id} to {peer} at {listed:?}"));
-                    self.judge.sent(id.sequence, &letter);
-                    probes.push((peer, id, listed));
-                }
-                Err(error) => return self.broken("what is right is taken", error.to_string()),
+            if let Some(id) = self.send(&letter)? {
+                probes.push((peer, id, listed));
             }
         }
         Ok(probes)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tickcast::bevy_ecs::entity::Entity;
 use tickcast::components::Pending;
-use tickcast::{Addressed, Message, PeerData, StopCause, Target};
+use tickcast::{Addressed, Message, MessageId, PeerData, SendError, StopCause, Target};
 
 use crate::plan::{Act, Letter, PeerKey, Place, To, server};
 use crate::report::Failure;
@@ -55,7 +55,7 @@ impl World {
             Act::Member { group, peer, joins } => self.member(*group, *peer, *joins)?,
             Act::Remove { peer } => self.remove(*peer)?,
             Act::Restart { peer } => drop(self.net.restart(peer)),
-            Act::Send(letter) => self.send(letter)?,
+            Act::Send(letter) => drop(self.send(letter)?),
             Act::Cancel { back } => self.cancel(*back)?,
             Act::Despawn { pick } => self.despawn(*pick),
             Act::Configure(config) => {
@@ -159,7 +159,8 @@ impl World {
         Ok(())
     }
 
-    fn send(&mut self, letter: &Letter) -> Result<(), Failure> {
+    /// Submits a message, and shows it to the oracles. Nothing is its id once the engine shuts down.
+    pub(crate) fn send(&mut self, letter: &Letter) -> Result<Option<MessageId>, Failure> {
         let target = match &letter.to {
             To::Peer(peer) => Target::Peer(*peer),
             To::Addr(number) => Target::Addr(Place::Listed(*number).addr()),
@@ -187,9 +188,9 @@ impl World {
                 if let Some(reference) = &mut self.reference {
                     reference.sent(id.sequence, letter);
                 }
-                Ok(())
+                Ok(Some(id))
             }
-            Err(tickcast::SendError::ShuttingDown) if self.judge.is_shutting_down() => Ok(()),
+            Err(SendError::ShuttingDown) if self.judge.is_shutting_down() => Ok(None),
             Err(error) => self.broken("what is right is taken", format!("{letter:?}: {error}")),
         }
     }

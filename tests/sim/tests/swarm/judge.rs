@@ -66,8 +66,6 @@ pub(crate) struct Judge {
     spawns: VecDeque<(u64, u64)>,
     shutting_down: bool,
     receipts: u64,
-    /// Legs by outcome, as the receipts say.
-    by_outcome: BTreeMap<String, u64>,
 }
 
 /// The place of `spawn_senders` among the systems of a tick.
@@ -96,7 +94,6 @@ impl Judge {
             spawns: VecDeque::new(),
             shutting_down: false,
             receipts: 0,
-            by_outcome: BTreeMap::new(),
             shape: shape.clone(),
         }
     }
@@ -157,10 +154,10 @@ impl Judge {
     }
 
     pub(crate) fn fault(&mut self, addr: SocketAddr, kind: FaultKind, strength: f64) {
-        use FaultKind::{
-            Corrupt, Cut, Delay, Duplicate, HalfOpen, Hung, Loss, Narrow, NoBuffers, NotPermitted, Partial,
-            PartialHeld, Refused, Reorder, Slow, Stalled, Unreachable,
-        };
+        use FaultKind::{Corrupt, Cut, Delay, Duplicate, HalfOpen, Loss, Narrow, Partial, PartialHeld, Reorder};
+        if let Some(reason) = kind.drop_reason() {
+            self.failing.insert((addr, reason), if strength > 0.0 { u64::MAX } else { self.now });
+        }
         let connected = self.shape.connected;
         let address = self.at(addr);
         match kind {
@@ -169,15 +166,8 @@ impl Judge {
             Delay => (address.blurs, address.loses) = (address.blurs || !connected, true),
             Reorder | Duplicate => address.blurs = true,
             Corrupt => (address.blurs, address.loses) = (true, true),
-            Refused | Hung | Slow | Stalled => {}
-            NotPermitted => self.fails(addr, DropReason::NotPermitted, strength),
-            Unreachable => self.fails(addr, DropReason::Unreachable, strength),
-            NoBuffers => self.fails(addr, DropReason::NoBuffers, strength),
+            _ => {}
         }
-    }
-
-    fn fails(&mut self, addr: SocketAddr, reason: DropReason, strength: f64) {
-        self.failing.insert((addr, reason), if strength > 0.0 { u64::MAX } else { self.now });
     }
 
     /// Everything at once has become well.
@@ -304,7 +294,6 @@ impl Judge {
 
     fn judge(&mut self, receipt: &Receipt<PeerKey>) -> Result<(), Failure> {
         self.receipts += u64::from(receipt.legs);
-        *self.by_outcome.entry(format!("{:?}", receipt.outcome)).or_default() += u64::from(receipt.legs);
         let sequence = receipt.id.sequence;
         let Some(sent) = self.sent.get(&sequence) else {
             return self.broken("outcomes are of messages that were taken", format!("{receipt:?}"));

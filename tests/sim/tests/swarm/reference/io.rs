@@ -168,13 +168,7 @@ impl Model {
 
 /// Why sending to an address fails, if it does.
 fn failing(weather: &Weather, addr: Addr) -> Option<DropReason> {
-    let reason = |kind| match kind {
-        FaultKind::NotPermitted => Some(DropReason::NotPermitted),
-        FaultKind::Unreachable => Some(DropReason::Unreachable),
-        FaultKind::NoBuffers => Some(DropReason::NoBuffers),
-        _ => None,
-    };
-    weather.at(addr).filter_map(reason).last()
+    weather.at(addr).filter_map(FaultKind::drop_reason).last()
 }
 
 /// What becomes of an attempt to connect that begins now.
