@@ -289,6 +289,9 @@ fn limits(random: &mut Rng, tick: Duration, exact: bool) -> NetworkConfig {
     let legs = random.usize(2..12);
     let defaults = NetworkConfig::default();
     let mut config = NetworkConfig {
+        ingress_messages_max: 64,
+        inbound_queue_max: 1024,
+        unknown_queue_max: 256,
         message_bytes_max: 64,
         datagram_bytes_max: random.usize(100..400),
         parked_legs_max: legs,
@@ -313,6 +316,11 @@ fn limits(random: &mut Rng, tick: Duration, exact: bool) -> NetworkConfig {
     } else {
         if random.u32(0..4) == 0 {
             config.shard_legs_max = random.usize(6..40);
+        }
+        if random.u32(0..4) == 0 {
+            config.ingress_messages_max = random.usize(2..5);
+            config.inbound_queue_max = random.usize(1..20);
+            config.unknown_queue_max = random.usize(1..20);
         }
         config.connects_per_tick_max = random.usize(1..20);
         config.connects_per_second_max = random.usize(20..400);

@@ -57,7 +57,7 @@ impl World {
             let _ = self.net.restart(&peer);
         }
         self.ticks(self.bound()).await?;
-        let probes = self.probe(all)?;
+        let probes = self.probe(all).await?;
         self.ticks(PROBES).await?;
         for (peer, id, addrs) in probes {
             let failover = self.shape.config.addresses == AddressPolicy::Failover;
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// A message to each peer that has an address, and where it has to be written.
-    fn probe(&mut self, all: PeerKey) -> Result<Vec<(PeerKey, MessageId, Vec<SocketAddr>)>, Failure> {
+    async fn probe(&mut self, all: PeerKey) -> Result<Vec<(PeerKey, MessageId, Vec<SocketAddr>)>, Failure> {
         let mut probes = Vec::new();
         for peer in 0..all {
             let listed: Vec<_> = self.judge.addrs_of(peer).into_iter().collect();
@@ -93,6 +93,9 @@ impl World {
                 overflow: Overflow::DropNewest,
                 ack: false,
             };
+            if self.is_full() {
+                self.ticks(1).await?;
+            }
             if let Some(id) = self.send(&letter)? {
                 probes.push((peer, id, listed));
             }

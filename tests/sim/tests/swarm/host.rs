@@ -159,7 +159,12 @@ impl World {
         Ok(())
     }
 
-    /// Submits a message, and shows it to the oracles. Nothing is its id once the engine shuts down.
+    /// Whether as many messages as there is room for wait for the next tick.
+    pub(crate) fn is_full(&self) -> bool {
+        self.submitted == self.shape.config.ingress_messages_max
+    }
+
+    /// Submits a message, and shows it to the oracles. Nothing is its id if there is no room, and once the engine shuts down.
     pub(crate) fn send(&mut self, letter: &Letter) -> Result<Option<MessageId>, Failure> {
         let target = match &letter.to {
             To::Peer(peer) => Target::Peer(*peer),
@@ -178,8 +183,10 @@ impl World {
         let except = self.entities(&letter.except);
         let to = if letter.except.is_empty() { Addressed::from(target) } else { target.except(except) };
         match self.net.send(to, message) {
+            Ok(id) if self.is_full() => self.broken("no more is taken than there is room for", id.to_string()),
             Ok(id) => {
                 self.say(|| format!("   is {id}"));
+                self.submitted += 1;
                 self.recent.push(id);
                 if self.recent.len() > 40 {
                     self.recent.remove(0);
@@ -191,6 +198,7 @@ impl World {
                 Ok(Some(id))
             }
             Err(SendError::ShuttingDown) if self.judge.is_shutting_down() => Ok(None),
+            Err(SendError::IngressFull) if self.is_full() => Ok(None),
             Err(error) => self.broken("what is right is taken", format!("{letter:?}: {error}")),
         }
     }

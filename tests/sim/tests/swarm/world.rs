@@ -49,6 +49,8 @@ pub(crate) struct World {
     /// From which home each client has connected last, and whether the host is to admit it.
     pub(crate) calls: BTreeMap<SocketAddr, bool>,
     pub(crate) recent: Vec<MessageId>,
+    /// Messages since the last tick.
+    pub(crate) submitted: usize,
     pub(crate) judge: Judge,
     pub(crate) reference: Option<Reference>,
     hashes: Vec<u64>,
@@ -72,7 +74,13 @@ impl World {
             let at = Place::Listed(number).addr();
             let transport = network.transport(at).connected(shape.connected).accepting(shape.connected);
             let builder = time::virtual_time(Tickcast::builder(), seed + 1 + u64::from(number));
-            let node = builder.config(NetworkConfig { peer_idle_timeout: None, ..NetworkConfig::default() });
+            let node = builder.config(NetworkConfig {
+                ingress_messages_max: 64,
+                inbound_queue_max: 1024,
+                unknown_queue_max: 256,
+                peer_idle_timeout: None,
+                ..NetworkConfig::default()
+            });
             let mut node = node.build(transport).expect("a network in memory always binds");
             if !shape.connected {
                 node.admit(0, server()).expect("there is room for one peer");
@@ -97,6 +105,7 @@ impl World {
             groups,
             calls: BTreeMap::new(),
             recent: Vec::new(),
+            submitted: 0,
             judge: Judge::new(&shape),
             reference: shape.exact.then(|| Reference::new(&shape)),
             hashes: Vec::new(),
@@ -150,6 +159,7 @@ impl World {
     /// One tick of everybody, the oracles included.
     pub(crate) async fn tick(&mut self) -> Result<TickReport, Failure> {
         let report = self.net.step();
+        self.submitted = 0;
         self.say(|| format!("-- tick {} at {:?}: {}", report.tick, Duration::from_nanos(report.now.0), report.legs));
         if let Err(broken) = law::check::<PeerKey>(self.net.world_mut(), &report) {
             return self.broken("the books close", broken.to_string());
