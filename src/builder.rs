@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant, SystemTime};
 
 use atomic_waker::AtomicWaker;
@@ -13,7 +13,9 @@ use crossbeam_queue::ArrayQueue;
 use foldhash::quality::SeedableRandomState;
 use thiserror::Error;
 use tickcast_components::identity::{ENGINES_MAX, Obituaries};
-use tickcast_components::{ConfigError, IngressPort, NetworkConfig, PeerId, SelfPolicy, ShardPort, Timestamp};
+use tickcast_components::{
+    ConfigError, IngressPort, NetworkConfig, PeerId, Reservations, SelfPolicy, ShardPort, Timestamp,
+};
 use tickcast_systems::resources::{Settings, Stopwatch};
 use tickcast_systems::{Parts, SHARDS_MAX, schedule};
 use tokio::runtime::Handle;
@@ -295,13 +297,12 @@ impl<P: PeerId> Builder<P> {
         let frame = Arc::new(AtomicWaker::new());
         let port = Arc::new(IngressPort {
             queue: ArrayQueue::new(self.config.ingress_messages_max),
-            bytes: AtomicU64::new(0),
+            reservations: Reservations::default(),
             sequence: AtomicU64::new(0),
             epoch,
             message_bytes_max: AtomicUsize::new(self.config.message_bytes_max.min(transport_bytes_max)),
             ingress_bytes_max: AtomicUsize::new(self.config.ingress_bytes_max),
             loopback: AtomicU8::new(u8::from(self.config.to_oneself == SelfPolicy::Loopback)),
-            closed: AtomicBool::new(false),
             local_id: self.local_id,
             local_addrs: transport.local_addrs(),
             reliable: capabilities.reliable,

@@ -222,7 +222,7 @@ impl<P: PeerId> Engine<P> {
     /// Begins a shutdown: nothing new is taken, what is there may leave until `shutdown_timeout` is over, and then the
     /// rest ends as `Dropped(Shutdown)`. Go on stepping until [`TickReport::stopped`].
     pub fn shutdown(&mut self, world: &mut World) {
-        self.port.closed.store(true, Ordering::Relaxed);
+        self.port.reservations.close();
         self.catch_up(world);
         let until = world.resource::<Now<P>>().at.after(world.resource::<Settings<P>>().config.shutdown_timeout);
         let mut shutdown = world.resource_mut::<Shutdown<P>>();
@@ -344,8 +344,10 @@ pub(crate) fn limits(config: &NetworkConfig, transmit_bytes_max: usize) -> Shard
 }
 
 impl<P: PeerId> Drop for Engine<P> {
-    /// Ends the tasks. Nothing is waited for, so that it works inside an async context too.
+    /// Ends the tasks, and refuses what handles submit from now on. Nothing is waited for, so that it works inside an async
+    /// context too.
     fn drop(&mut self) {
+        self.port.reservations.close();
         for shard in &self.shards {
             shard.closed.store(true, Ordering::Release);
             shard.waker.wake();

@@ -52,3 +52,38 @@ impl<P: PeerId> fmt::Debug for SendHandle<P> {
         f.debug_struct("SendHandle").field("waiting", &self.port.queue.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tickcast_components::{Event, NetworkConfig, Submission, Target};
+
+    use super::*;
+    use crate::tickcast::Tickcast;
+    use crate::transport::memory::MemoryNetwork;
+
+    /// Goal: whoever was let in before a shutdown gets an outcome, however late it puts its message into the queue: the engine
+    /// does not stop before.
+    #[test]
+    fn an_engine_does_not_stop_under_a_submission() {
+        let config = NetworkConfig { shutdown_timeout: Duration::ZERO, ..NetworkConfig::default() };
+        let transport = MemoryNetwork::new(1).transport("10.0.0.1:1".parse().unwrap());
+        let mut net = Tickcast::<u64>::builder().config(config).build(transport).unwrap();
+        let port = Arc::clone(&net.handle().port);
+        port.reservations.reserve(1, 1).unwrap();
+        net.shutdown();
+        for _ in 0..100 {
+            assert!(!net.step().stopped, "a handle was let in and has not submitted yet");
+        }
+        let sequence = port.next_sequence();
+        let submission = Submission { sequence, to: Target::Peer(7).into(), message: Message::new("1").receipt() };
+        port.queue.push(submission).unwrap();
+        for _ in 0..100 {
+            net.step();
+        }
+        assert!(net.is_stopped());
+        let refused = net.events().any(|event| matches!(event, Event::Refused { id, .. } if id.sequence == sequence));
+        assert!(refused, "what comes too late is refused, and not lost");
+    }
+}

@@ -19,6 +19,7 @@ use crate::identity::{Identity, Label, Slot};
 use crate::inbound::Inbound;
 use crate::message::{Overflow, Submission};
 use crate::outcome::{DropReason, Drops, Outcome};
+use crate::room::{Reservations, RoomWanted};
 use crate::time::Timestamp;
 
 /// Batches that may wait for a shard. When as many wait, legs stay on the frame side.
@@ -505,10 +506,10 @@ pub struct ShardPort {
     pub inbound_bytes: AtomicU64,
     /// The number of the tick: what is limited per tick begins anew when it changes.
     pub tick: AtomicU64,
-    /// Set by the shard when `inbound` is full and it has stopped reading; the frame wakes it once there is room.
-    pub starved: AtomicBool,
-    /// Set by the shard when `reports` was full and it has more to tell; the frame wakes it once there is room.
-    pub reports_full: AtomicBool,
+    /// The shard has stopped reading, since `inbound` is full.
+    pub inbound_room: RoomWanted,
+    /// The shard has more to tell, but `reports` is full.
+    pub reports_room: RoomWanted,
     /// Set when the frame is gone: the shard's task ends.
     pub closed: AtomicBool,
     /// Set when the shard's task is gone, for example since its runtime was dropped, after its last report.
@@ -534,8 +535,8 @@ impl ShardPort {
             unknown: ArrayQueue::new(unknown_max),
             inbound_bytes: AtomicU64::new(0),
             tick: AtomicU64::new(0),
-            starved: AtomicBool::new(false),
-            reports_full: AtomicBool::new(false),
+            inbound_room: RoomWanted::default(),
+            reports_room: RoomWanted::default(),
             closed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             last_words: Mutex::new(None),
@@ -550,8 +551,8 @@ impl ShardPort {
 pub struct IngressPort<P> {
     /// The submissions. Full: `SendError::IngressFull`.
     pub queue: ArrayQueue<Submission<P>>,
-    /// Payload bytes in the queue.
-    pub bytes: AtomicU64,
+    /// Payload bytes in the queue, and whether anything new is taken.
+    pub reservations: Reservations,
     /// The last public sequence number given out, by either lane.
     pub sequence: AtomicU64,
     /// The first half of every message id.
@@ -562,8 +563,6 @@ pub struct IngressPort<P> {
     pub ingress_bytes_max: AtomicUsize,
     /// Whether messages to oneself are refused (0) or looped back (1).
     pub loopback: AtomicU8,
-    /// Whether nothing new is taken.
-    pub closed: AtomicBool,
     /// The host's own id among the peers.
     pub local_id: Option<P>,
     /// The addresses that are bound.

@@ -20,6 +20,7 @@ pub mod message;
 pub mod outcome;
 pub mod peer;
 pub mod resolution;
+pub mod room;
 pub mod tick;
 pub mod time;
 
@@ -44,5 +45,11 @@ pub use message::{
 pub use outcome::{DropReason, Drops, LegCounts, Outcome};
 pub use peer::{BareAddr, Heard, Link, Parked, PeerKey, PeerState, Route};
 pub use resolution::Resolution;
+pub use room::{Denied, Reservations, RoomWanted};
 pub use tick::{EndpointCounts, IoCounts, SYSTEMS, SystemTiming, TickReport};
 pub use time::Timestamp;
+
+/// What [`room`] is made of, so that `tests/loom` can put a model of it in its place.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+}

@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::address::AddressError;
 use crate::group::GroupId;
 use crate::identity::{Label, MessageId, Obituaries, Obituary};
+use crate::room::Denied;
 use crate::time::Timestamp;
 
 /// A message, before it is submitted.
@@ -234,6 +235,15 @@ pub enum SendError {
     /// Shutdown has begun; nothing new is taken.
     #[error("the engine is shutting down")]
     ShuttingDown,
+}
+
+impl From<Denied> for SendError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Full => Self::IngressFull,
+            Denied::Closed => Self::ShuttingDown,
+        }
+    }
 }
 
 /// A pending message: the component of a message entity.

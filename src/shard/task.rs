@@ -141,12 +141,12 @@ impl<S: TransportShard> ShardTask<S> {
         self.greeter.answer(&mut self.io, self.core.report());
         let bytes_max = limits.inbound_bytes_max;
         if !self.inbox.settle(&self.port, bytes_max) {
-            self.port.starved.store(true, Ordering::Release);
-            // The frame may have made room between the look and the flag; it wakes only who is flagged.
+            self.port.inbound_room.ask();
+            // The frame may have made room before it could see that.
             if !self.inbox.settle(&self.port, bytes_max) {
                 return false;
             }
-            self.port.starved.store(false, Ordering::Release);
+            self.port.inbound_room.withdraw();
         }
         let Self { core, io, inbox, greeter, port, framing, .. } = self;
         let counts = Counts::default();
@@ -173,8 +173,8 @@ impl<S: TransportShard> ShardTask<S> {
         let report = self.core.take_report(empty);
         let mut refused = self.port.reports.push(report);
         if let Err(report) = refused {
-            self.port.reports_full.store(true, Ordering::Release);
-            // The frame may have made room between the push and the flag; it wakes only who is flagged.
+            self.port.reports_room.ask();
+            // The frame may have made room before it could see that.
             refused = self.port.reports.push(report);
         }
         if let Err(report) = refused {

@@ -67,8 +67,7 @@ pub(crate) fn arrivals<P: PeerId>(
     for shard in &senders.shards.list {
         let port = &shard.port;
         // A shard that stopped reading because the queue was full goes on now that there is room.
-        if port.starved.load(Ordering::Acquire) && !port.inbound.is_full() && port.starved.swap(false, Ordering::AcqRel)
-        {
+        if port.inbound_room.answer() {
             port.waker.wake();
         }
     }

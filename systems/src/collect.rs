@@ -101,7 +101,7 @@ impl<P: PeerId> Counts<'_, P> {
                 let Some(report) = shard.port.reports.pop() else { break };
                 self.reports.0.push((number, report));
             }
-            if shard.port.reports_full.swap(false, Ordering::AcqRel) {
+            if shard.port.reports_room.answer() {
                 shard.port.waker.wake();
             }
             if shard.port.gone.load(Ordering::Acquire) {
@@ -120,7 +120,7 @@ impl<P: PeerId> Counts<'_, P> {
                     && port.inbound.is_empty()
                     && port.greetings.is_empty()
                     && port.unknown.is_empty()
-                    && !port.starved.load(Ordering::Acquire)
+                    && !port.inbound_room.is_asked()
             })
     }
 

@@ -121,7 +121,7 @@ pub(crate) fn pull<P: PeerId>(ingress: &mut Ingress<P>, port: &IngressPort<P>) {
     // At most one queue's length, so that a handle that keeps submitting cannot hold the frame.
     for _ in 0..port.queue.capacity() {
         let Some(submission) = port.queue.pop() else { break };
-        port.bytes.fetch_sub(submission.message.payload.len() as u64, Ordering::Relaxed);
+        port.reservations.release(submission.message.payload.len() as u64);
         ingress.lane.push(submission);
     }
     if ingress.lane.len() > before {

@@ -42,7 +42,8 @@ pub(crate) fn report<P: PeerId>(
         }
     }
     let pending = depths.parked_legs + depths.batch_legs + depths.handed_legs;
-    if shutdown.phase == Phase::Abandoning && pending == 0 {
+    // A handle that was let in before the end may still be about to put its message into the queue.
+    if shutdown.phase == Phase::Abandoning && pending == 0 && settings.port.reservations.is_empty() {
         shutdown.phase = Phase::Stopped;
         crate::log::event::<P>(&Event::Stopped);
         if host.events.len() < settings.config.events_max {

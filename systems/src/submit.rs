@@ -15,7 +15,7 @@ use tickcast_components::{
 /// The [`SendError`]; nothing has been taken.
 #[inline]
 pub fn check<P: PeerId>(port: &IngressPort<P>, to: &mut Addressed<P>, message: &Message) -> Result<(), SendError> {
-    if port.closed.load(Ordering::Relaxed) {
+    if port.reservations.is_closed() {
         return Err(SendError::ShuttingDown);
     }
     let max = port.message_bytes_max.load(Ordering::Relaxed);
@@ -72,12 +72,10 @@ pub fn check_reachable<P>(port: &IngressPort<P>, addr: SocketAddr) -> Result<Soc
 pub fn submit<P: PeerId>(port: &IngressPort<P>, mut to: Addressed<P>, message: Message) -> Result<u64, SendError> {
     check(port, &mut to, &message)?;
     let bytes = message.payload.len() as u64;
-    // Bytes are taken before the queue is tried, so that the bound holds whatever other threads do meanwhile.
-    let before = port.bytes.fetch_add(bytes, Ordering::Relaxed);
-    let full = before + bytes > port.ingress_bytes_max.load(Ordering::Relaxed) as u64;
+    port.reservations.reserve(bytes, port.ingress_bytes_max.load(Ordering::Relaxed) as u64)?;
     let sequence = port.next_sequence();
-    if full || port.queue.push(Submission { sequence, to, message }).is_err() {
-        port.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    if port.queue.push(Submission { sequence, to, message }).is_err() {
+        port.reservations.release(bytes);
         return Err(SendError::IngressFull);
     }
     port.frame.wake();

@@ -557,7 +557,7 @@ fn dropping_with_messages_pending_is_clean() {
     net.net.send(Target::Peer(1), message("submitted")).unwrap();
     handle.send(Target::Peer(1), message("submitted")).unwrap();
     drop(net);
-    handle.send(Target::Peer(1), message("nobody takes it in")).unwrap();
+    assert_eq!(handle.send(Target::Peer(1), message("nobody would take it in")), Err(SendError::ShuttingDown));
     directory.insert(1, vec![at.into()]).unwrap();
     let (clock, _) = client_socket();
     let freed = (0..500).any(|_| std::net::UdpSocket::bind(own).is_ok() || clock.recv(&mut [0]).is_ok());

@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::ready::Queue;
+use super::sync::{AtomicUsize, Mutex, Ordering, RoomWanted};
 
 /// The permits of one transport.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Gate {
     /// By a keyed hash: whoever connects chooses the addresses.
     by_source: Mutex<HashMap<IpAddr, usize>>,
     /// The listener waits for a permit.
-    waiting: AtomicBool,
+    waiting: RoomWanted,
     /// Wakes its shard.
     listener: Arc<Queue>,
 }
@@ -38,7 +38,7 @@ impl Gate {
             per_address_max,
             taken: AtomicUsize::new(0),
             by_source: Mutex::default(),
-            waiting: AtomicBool::new(false),
+            waiting: RoomWanted::default(),
             listener,
         })
     }
@@ -46,15 +46,15 @@ impl Gate {
     /// A permit for a connection from wherever. If there is none, the listener's shard is woken when there is.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Permit> {
         self.try_enter().or_else(|| {
-            self.waiting.store(true, Ordering::SeqCst);
-            // One may have been dropped between the look and the flag; it wakes only who is flagged.
+            self.waiting.ask();
+            // One may have been dropped before that could be seen.
             self.try_enter()
         })
     }
 
     fn try_enter(self: &Arc<Self>) -> Option<Permit> {
         let enter = |taken| (taken < self.connections_max).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).ok()?;
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter).ok()?;
         Some(Permit { gate: Arc::clone(self), source: None })
     }
 }
@@ -87,8 +87,8 @@ impl Drop for Permit {
                 }
             }
         }
-        self.gate.taken.fetch_sub(1, Ordering::SeqCst);
-        if self.gate.waiting.swap(false, Ordering::SeqCst) {
+        self.gate.taken.fetch_sub(1, Ordering::Relaxed);
+        if self.gate.waiting.answer() {
             self.gate.listener.ring();
         }
     }
@@ -125,7 +125,7 @@ mod tests {
         assert!(enter("10.0.0.3").is_none());
         drop((two, three, four));
         assert!(gate.by_source.lock().unwrap().is_empty(), "nobody is remembered who is gone");
-        assert_eq!(gate.taken.load(Ordering::SeqCst), 0);
+        assert_eq!(gate.taken.load(Ordering::Relaxed), 0);
     }
 
     /// Goal: an IPv6 host gains nothing by the many addresses that it has.

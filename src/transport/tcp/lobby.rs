@@ -6,12 +6,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tickcast_components::Slot;
 
 use super::connection::Connection;
+use super::post::Post;
 use super::ready::Queue;
 
 /// The lobby of one transport, shared by its shards.
@@ -45,36 +45,6 @@ pub(super) struct Handed<I> {
     pub(super) slot: Slot,
     pub(super) opening: u64,
     pub(super) connection: Option<Box<Connection<I>>>,
-}
-
-/// A box that other shards put things into.
-#[derive(Debug)]
-pub(super) struct Post<T> {
-    things: Mutex<Vec<T>>,
-    /// So that whoever looks need not lock.
-    filled: AtomicBool,
-    /// Wakes the shard whose box it is.
-    owner: Arc<Queue>,
-}
-
-impl<T> Post<T> {
-    pub(super) fn new(owner: Arc<Queue>) -> Self {
-        Self { things: Mutex::default(), filled: AtomicBool::new(false), owner }
-    }
-
-    pub(super) fn put(&self, thing: T) {
-        lock(&self.things).push(thing);
-        self.filled.store(true, Ordering::Release);
-        self.owner.ring();
-    }
-
-    /// What has been put in since the last look.
-    pub(super) fn take(&self) -> Vec<T> {
-        if !self.filled.swap(false, Ordering::AcqRel) {
-            return Vec::new();
-        }
-        std::mem::take(&mut *lock(&self.things))
-    }
 }
 
 impl<I> Lobby<I> {

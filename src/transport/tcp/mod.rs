@@ -15,6 +15,7 @@
 //! - `gather`: a tick's frames as one write.
 //! - `lobby`: accepted connections that are nobody's, and their way to other shards.
 //! - `gate`: how many may be accepted.
+//! - `post`: boxes between shards.
 //! - `ready`, `timers`: whom to look at, and when.
 //! - `causes`: what errors mean.
 //! - `stats`: what is counted.
@@ -52,6 +53,7 @@ mod handing;
 mod lobby;
 mod net;
 mod places;
+mod post;
 mod ready;
 mod receiving;
 mod sending;
@@ -62,6 +64,15 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod timers;
+
+/// What `gate`, `post` and `ready` are made of, so that `tests/loom` can put a model of it in its place.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    pub(super) use std::sync::{Mutex, MutexGuard};
+
+    pub(super) use atomic_waker::AtomicWaker;
+    pub(super) use tickcast_components::RoomWanted;
+}
 
 /// The TCP transport: a builder of connections, and of a listener if there is to be one.
 ///

@@ -4,11 +4,10 @@
 //! connection. A place stands in the queue at most once, so that it is bounded by the number of places and allocates only
 //! when that grows; nobody looks at those that are not in it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Wake, Waker};
 
-use atomic_waker::AtomicWaker;
+use super::sync::{AtomicBool, AtomicWaker, Mutex, Ordering};
 
 /// The places of one shard that have been woken.
 #[derive(Debug, Default)]
@@ -75,8 +74,9 @@ impl Ready {
         let mut taken = std::mem::take(&mut self.taken);
         std::mem::swap(&mut taken, &mut *self.queue.woken.lock().unwrap_or_else(PoisonError::into_inner));
         for &index in &taken {
-            // Before it is looked at: whatever happens from now on queues it anew.
-            self.places[index as usize].0.queued.store(false, Ordering::Release);
+            // Before it is looked at: whatever happens from now on queues it anew. No mere store: what was done before a waking
+            // that found the place queued already has to be seen by the look.
+            self.places[index as usize].0.queued.swap(false, Ordering::AcqRel);
         }
         taken
     }
