@@ -111,7 +111,8 @@ impl World {
         let seconds = f64::from(endpoints) / config.connects_per_second_max as f64;
         let timers = config.resolve_retry_max + config.connect_timeout + config.ack_timeout;
         let spread = Duration::from_secs_f64(seconds.ceil());
-        ticks_of(timers + spread, self.shape.tick) + endpoints / per_tick + SLACK
+        let heeded = self.unheeded.div_ceil(config.directory_changes_per_tick_max) as u32;
+        ticks_of(timers + spread, self.shape.tick) + endpoints / per_tick + heeded + SLACK
     }
 
     async fn ticks(&mut self, count: u32) -> Result<tickcast::TickReport, Failure> {

@@ -108,6 +108,7 @@ impl World {
         let addrs: Vec<_> = addrs.iter().map(|&number| Place::Listed(number).addr()).collect();
         let data: Vec<PeerData> = addrs.iter().copied().map(PeerData::from).collect();
         self.judge.listed(peer, &addrs, edit);
+        self.unheeded += 1;
         if edit {
             // Where the queue of changes is full, the directory says so and nothing has changed.
             let taken = if data.is_empty() && !self.shape.exact {

@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) recent: Vec<MessageId>,
     /// Messages since the last tick.
     pub(crate) submitted: usize,
+    /// Changes of the directory that the engine may not have come to yet.
+    pub(crate) unheeded: usize,
     pub(crate) judge: Judge,
     pub(crate) reference: Option<Reference>,
     hashes: Vec<u64>,
@@ -106,6 +108,7 @@ impl World {
             calls: BTreeMap::new(),
             recent: Vec::new(),
             submitted: 0,
+            unheeded: 0,
             judge: Judge::new(&shape),
             reference: shape.exact.then(|| Reference::new(&shape)),
             hashes: Vec::new(),
@@ -160,6 +163,7 @@ impl World {
     pub(crate) async fn tick(&mut self) -> Result<TickReport, Failure> {
         let report = self.net.step();
         self.submitted = 0;
+        self.unheeded = self.unheeded.saturating_sub(self.shape.config.directory_changes_per_tick_max);
         self.say(|| format!("-- tick {} at {:?}: {}", report.tick, Duration::from_nanos(report.now.0), report.legs));
         if let Err(broken) = law::check::<PeerKey>(self.net.world_mut(), &report) {
             return self.broken("the books close", broken.to_string());
