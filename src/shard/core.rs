@@ -126,6 +126,7 @@ impl ShardCore {
 
     /// Takes the report, leaving an empty one in its place.
     pub(crate) fn take_report(&mut self, empty: ShardReport) -> ShardReport {
+        self.answer_credits();
         let mut report = std::mem::replace(&mut self.report, empty);
         report.held_legs = self.held;
         report.batches = self.batches;
@@ -161,7 +162,7 @@ impl ShardCore {
 
     /// Whether there is anything to report.
     pub(crate) fn has_news(&self) -> bool {
-        !self.report.is_empty() || !self.heard.is_empty()
+        !self.report.is_empty() || !self.heard.is_empty() || !self.credits.is_empty()
     }
 
     /// Whether endpoints have connections.

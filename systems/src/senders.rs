@@ -14,6 +14,7 @@
 //!                            └── Remove ► despawned           its legs go to the heir, or end
 //! ```
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use bevy_ecs::prelude::*;
@@ -480,12 +481,12 @@ fn is_usable(state: EndpointState) -> bool {
     matches!(state, EndpointState::Up | EndpointState::Connecting | EndpointState::New)
 }
 
-/// Fills an empty queue with legs from several endpoints of one peer, in order. Of two legs of one message the second
-/// ends: its address is gone, and the message goes where the first does. Of two with one key the later takes the place of
-/// the earlier, as ever.
+/// Fills an empty queue with legs from several endpoints of one peer, in order. Of two legs of one message the one that has
+/// waited longer ends: its address is gone, and the message goes where the other does. Of two with one key the later takes
+/// the place of the earlier, as ever.
 pub(crate) fn merge<P: PeerId>(mut from: Vec<HeldLeg>, queue: &mut HeldQueue, legs: &mut Legs<P>, whose: Whose) {
     from.retain(|leg| legs.is_live(leg));
-    from.sort_by_key(|leg| leg.place);
+    from.sort_by_key(|leg| (leg.place, Reverse(leg.stamp)));
     let mut seen = BTreeSet::new();
     for leg in from {
         let sequence = legs.sequence(&leg);

@@ -483,6 +483,67 @@ async fn a_failover_peer_gets_old_before_new_when_its_address_goes() {
     sim.assert_settled();
 }
 
+/// Goal: a message that was queued at one address and waited at another, when both leave the list, waits on from when it came back
+/// from the queue, in whichever order they went; it had ended when it should have for the other.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_came_back_is_not_as_old_as_its_twin() {
+    for turned in [false, true] {
+        let mut sim = Sim::streams(NetworkConfig {
+            endpoint_legs_max: 1,
+            parked_age_max: SECOND * 10,
+            connect_timeout: SECOND * 30,
+            connect_deadline: SECOND * 60,
+            ..config()
+        });
+        let sockets: Vec<_> = (1..=3).map(|n| sim.network.endpoint(client(n))).collect();
+        let (queued, waited) = (client(1 + u8::from(turned)), client(2 - u8::from(turned)));
+        sim.stall(waited, true);
+        for text in ["a", "b"] {
+            sim.net.send(Target::Peer(1), message(text).expires_in(SECOND * 3600)).unwrap();
+        }
+        sim.ticks(2).await;
+        sim.list(1, &[client(1), client(2)]);
+        sim.ticks(8).await;
+        // The one that was written to has room, and what is sent now stays in its queue; at the other "b" waits for room.
+        sim.stall(queued, true);
+        sim.send(1, "m");
+        let report = sim.ticks(2).await;
+        assert_eq!((report.depths.handed_legs, report.depths.parked_legs), (2, 2));
+        sim.pass(SECOND, 6).await;
+        // Where it goes now takes a while to connect to.
+        sim.network.change_faults(client(3), |faults| faults.connect_delay = SECOND * 5);
+        sim.list(1, &[client(3)]);
+        sim.pass(SECOND, 9).await;
+        assert_eq!(got(&sockets[2]), ["a", "b", "m"], "turned: {turned}");
+        sim.assert_settled();
+    }
+}
+
+/// Goal: whoever waits for room hears of all that there is when it is told, also of what was found just after the first.
+#[tokio::test(start_paused = true)]
+async fn room_is_told_as_it_is_when_told() {
+    let mut sim = Sim::datagrams(NetworkConfig { endpoint_legs_max: 2, ..config() });
+    let socket = sim.network.endpoint(client(1));
+    sim.stall(client(1), true);
+    sim.send(1, "m0");
+    sim.net.send(Target::Peer(1), message("fleeting").expires_in(SECOND)).unwrap();
+    sim.send(1, "m1");
+    sim.send(1, "m2");
+    sim.step();
+    sim.list(1, &[client(1)]);
+    sim.ticks(4).await;
+    // Two are queued where they are stalled, two wait for room behind them.
+    // At the moment when one of the two that are queued expires, the other can leave.
+    sim.stall(client(1), false);
+    tokio::time::advance(SECOND).await;
+    io().await;
+    let report = sim.step();
+    assert_eq!(report.depths.parked_legs, 0, "{}", report.legs);
+    sim.ticks(2).await;
+    assert_eq!(got(&socket), ["m0", "m1", "m2"]);
+    sim.assert_settled();
+}
+
 /// Goal: legs that expired on their way to the shard neither leave nor push out what is still worth something.
 #[tokio::test(start_paused = true)]
 async fn legs_that_expired_on_the_way_are_not_written() {

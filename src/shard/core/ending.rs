@@ -205,6 +205,8 @@ impl ShardCore {
     /// Ends everything, the rest of an interrupted batch included: the task is going away.
     pub(crate) fn abandon(&mut self, reason: DropReason) {
         self.give_up_all(reason);
+        // Whoever asked for room would send what nobody takes any more.
+        self.credits.clear();
         while let Some(&entry) = self.intake.batch.entries.get(self.intake.next_entry) {
             match entry {
                 BatchEntry::Leg { slot, message } => self.end_unqueued(slot, message, reason),

@@ -8,14 +8,13 @@ use crate::shard::table::{Credit, State};
 use crate::transport::{TransportShard, Verdict};
 
 impl ShardCore {
-    /// Sends whatever can be sent, and answers questions about credit.
+    /// Sends whatever can be sent.
     pub(crate) fn drain(&mut self, io: &mut impl TransportShard, now: Timestamp) {
         self.expire(now);
         self.table.widen(now);
         while !self.ready.is_empty() {
             self.send_round(io, now);
         }
-        self.answer_credits();
         if self.held == 0 {
             self.deadline_min = Timestamp::NEVER;
         }
@@ -152,7 +151,7 @@ impl ShardCore {
     }
 
     /// Puts an endpoint on the list of those to be answered if the frame has asked how much it can take, and half of its
-    /// queue is free. To be called whenever its queue has become shorter.
+    /// queue is free. The answer is made when it is told, since there may be more room by then. To be called whenever its queue has become shorter.
     pub(super) fn freed(&mut self, slot: Slot) {
         let (free_legs, free_bytes) = self.room(slot);
         let (legs_max, bytes_max) = (self.limits.endpoint_legs_max, self.limits.endpoint_bytes_max as u64);
@@ -172,12 +171,13 @@ impl ShardCore {
         (legs, (self.limits.endpoint_bytes_max as u64).saturating_sub(endpoint.bytes + begun_bytes))
     }
 
-    fn answer_credits(&mut self) {
+    /// Says how much room there is to whoever asked.
+    pub(super) fn answer_credits(&mut self) {
         for index in 0..self.credits.len() {
             let slot = self.credits[index];
             let endpoint = &mut self.table.endpoints[slot as usize];
             if endpoint.credit == Credit::Due && endpoint.state == State::Open {
-                // Nothing comes past what waits, so there is as much room as when it was found.
+                // Nothing comes past what waits, so there is at least as much room as when it was found.
                 endpoint.credit = Credit::Unasked;
                 let (legs, bytes) = self.room(slot);
                 self.tell(slot, EndpointReportKind::Credit { legs: legs as u32, bytes });

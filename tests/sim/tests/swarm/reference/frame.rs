@@ -1,5 +1,6 @@
 //! The reference's frame: what it takes in, and the life of an endpoint.
 
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 
 use super::*;
@@ -276,9 +277,9 @@ impl Model {
         true
     }
 
-    /// In order; of two legs of one message the second ends.
+    /// In order; of two legs of one message the one that has waited longer ends.
     pub(super) fn merge(&mut self, mut legs: Vec<Leg>) -> Vec<Leg> {
-        legs.sort_by_key(|leg| leg.place);
+        legs.sort_by_key(|leg| (leg.place, Reverse(leg.stamp)));
         let mut merged: Vec<Leg> = Vec::new();
         let mut seen = BTreeSet::new();
         for leg in legs {
