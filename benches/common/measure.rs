@@ -37,7 +37,12 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
 
 /// The sample below which this share of all lies, in percent.
 pub(crate) fn quantile(samples: &[f64], percent: usize) -> f64 {
+    quantile_of_1000(samples, percent * 10)
+}
+
+/// The sample below which so many of 1,000 lie.
+pub(crate) fn quantile_of_1000(samples: &[f64], permille: usize) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
-    sorted[(sorted.len() - 1) * percent / 100]
+    sorted[(sorted.len() - 1) * permille / 1000]
 }

@@ -1,8 +1,9 @@
 //! What `udp` and `tcp` share: two processes on cores of their own, sides that take turns, ticks at their pace, one table.
 //!
 //! What is sent, by whom, and in which order sides are measured is each bench's own. Linux only, but for `once` and `peers`,
-//! which the smaller benches take by their paths.
+//! which the smaller benches take by their paths. `soak`, which has no sides, takes what it needs in the same way.
 
+pub(crate) mod beat;
 pub(crate) mod cases;
 pub(crate) mod child;
 pub(crate) mod measure;

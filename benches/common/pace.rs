@@ -1,10 +1,10 @@
 //! Ticks at their pace, and what each has cost. What is sent, and whether it arrives, is the bench's own.
 
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tickcast::Bytes;
 
+use super::beat::Beat;
 use super::measure::cpu;
 use super::side::Side;
 
@@ -41,21 +41,15 @@ pub(crate) fn spend(
 
 /// So many ticks, each at its time and with payloads that a host has just made.
 pub(crate) fn pace(side: &mut dyn Side, ticks: usize, payloads: impl Fn(usize) -> Vec<Bytes>, samples: &mut Samples) {
-    let mut due = Instant::now();
+    let mut beat = Beat::new(60);
     for tick in 0..ticks {
-        sleep(due.saturating_duration_since(Instant::now()));
+        beat.wait();
         let payloads = payloads(tick);
         let began = Instant::now();
         side.tick(&payloads);
         let frame = began.elapsed();
-        due += TICK;
-        if Instant::now() > due {
-            // What cannot keep the pace is not chased: the next tick begins now.
-            due = Instant::now();
-            samples.late += 1;
-        }
+        beat.end();
         samples.frames.push(frame.as_secs_f64() * 1e6);
     }
+    samples.late += beat.late;
 }
-
-const TICK: Duration = Duration::from_nanos(1_000_000_000 / 60);
