@@ -436,7 +436,10 @@ fn take_back<P: PeerId>(endpoint: Option<Entity>, message: BatchMessage, legs: &
         return;
     };
     let whose = Whose { peer: Some(of.0), addr: Some(endpoint.addr.get()) };
-    senders.dirty.links.push(of.0);
+    // Legs of one endpoint come together.
+    if senders.dirty.links.last() != Some(&of.0) {
+        senders.dirty.links.push(of.0);
+    }
     let to = Recipients { aim: Aim::One(of.0), except: None };
     let Some(entity) = legs.refill(message, to) else {
         debug_assert!(false, "the pool was stocked before the reports were read");
