@@ -48,12 +48,12 @@ impl Plan {
             jumps: chance(0.05),
             cancels: chance(0.3),
             despawns: if exact { 0.0 } else { chance(0.1) },
-            acks: if exact { 0.0 } else { chance(1.0) },
+            acks: chance(1.0),
             replies: if exact { 0.0 } else { chance(1.0) },
             full: if exact { 0.0 } else { chance(0.05) },
             shutdown: random.u32(0..8) == 0,
         };
-        let shape = shape(&mut random, connected, exact);
+        let shape = shape(&mut random, connected, exact, exact && habits.acks > 0.0);
         let mut likely = random.fork();
         let kinds: BTreeMap<FaultKind, (f64, f64)> = FaultKind::ALL
             .into_iter()
@@ -76,7 +76,7 @@ impl Plan {
                 let expected = begins * places.len() as f64;
                 for _ in 0..times(expected, &mut random) {
                     let place = random.usize(0..places.len());
-                    if faults.insert((place, kind)) {
+                    if is_known(kind, places[place], &plan.shape) && faults.insert((place, kind)) {
                         let strength = strength(&mut random);
                         plan.acts.push((tick, Act::Fault { at: places[place], kind, strength }));
                     }
@@ -199,6 +199,12 @@ impl Plan {
 /// address: so over connections each node is one peer's.
 fn address(shape: &Shape, peer: Option<u32>, random: &mut Rng) -> u16 {
     let first = if shape.connected { shape.nodes } else { 0 };
+    if let Some(peer) = peer
+        && shape.apart
+    {
+        let nth = random.u32(0..u32::from(shape.addrs) / shape.peers);
+        return (peer + nth * shape.peers) as u16;
+    }
     let own = peer.and_then(|peer| u16::try_from(peer).ok()).filter(|&own| own < first);
     own.filter(|_| random.bool()).unwrap_or_else(|| random.u16(first..shape.addrs))
 }
@@ -236,6 +242,14 @@ fn possible(kind: FaultKind, shape: &Shape) -> bool {
     fits && (known || !shape.exact)
 }
 
+/// Whether the reference, if it is asked, knows what comes of a fault there: it knows nothing of the way that a datagram takes to
+/// somebody who acknowledges it.
+fn is_known(kind: FaultKind, place: Place, shape: &Shape) -> bool {
+    use FaultKind::{Corrupt, Delay, Duplicate, Loss, Reorder};
+    let answers = matches!(place, Place::Listed(number) if number < shape.nodes);
+    !(shape.exact && answers && matches!(kind, Loss | Duplicate | Reorder | Delay | Corrupt))
+}
+
 fn cause(random: &mut Rng) -> StopCause {
     [StopCause::Reset, StopCause::Closed, StopCause::Truncated, StopCause::TimedOut][random.usize(0..4)]
 }
@@ -260,24 +274,26 @@ fn letter(shape: &Shape, habits: &Habits, random: &mut Rng) -> Letter {
     Letter { to, except, bytes: random.usize(0..=64), ttl, overflow, ack: random.f64() < habits.acks }
 }
 
-fn shape(random: &mut Rng, connected: bool, exact: bool) -> Shape {
+fn shape(random: &mut Rng, connected: bool, exact: bool, apart: bool) -> Shape {
     let failover = random.u32(0..3) == 0;
     let tick = Duration::from_millis([5, 10, 16, 33][random.usize(0..4)]);
     // The reference knows nothing of shards, so their number makes no difference, but where what ends in several of them at once
-    // ends in an order that the contract leaves open.
-    let shards = if exact && (failover || connected) { 1 } else { random.usize(1..4) };
+    // ends in an order that the contract leaves open; and but for acknowledgements, which each of them counts by itself.
+    let shards = if exact && (failover || connected || apart) { 1 } else { random.usize(1..4) };
     let config = NetworkConfig {
         addresses: if failover { AddressPolicy::Failover } else { AddressPolicy::All },
         ..limits(random, tick, exact)
     };
+    let peers = random.u32(20..28);
     Shape {
         connected,
         exact,
         ticks: random.u32(300..340),
         tick,
-        peers: random.u32(20..28),
-        addrs: random.u16(20..36),
-        nodes: if exact { 0 } else { random.u16(0..4) },
+        peers,
+        addrs: if apart { 3 * peers as u16 } else { random.u16(20..36) },
+        apart,
+        nodes: if exact && (connected || !apart) { 0 } else { random.u16(0..4) },
         clients: if exact || !connected || random.bool() { 0 } else { random.u16(1..8) },
         shards,
         config,

@@ -34,6 +34,8 @@ pub(crate) struct Shape {
     pub(crate) peers: u32,
     /// Addresses that it lists them at.
     pub(crate) addrs: u16,
+    /// Each peer is listed at addresses of its own, so that what waits for an acknowledgement there is one peer's.
+    pub(crate) apart: bool,
     /// So many of the addresses are engines, which confirm what they are asked to; the others only read.
     pub(crate) nodes: u16,
     /// Peers that connect by themselves, numbered behind the others.

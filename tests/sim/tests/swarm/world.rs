@@ -117,6 +117,11 @@ impl World {
     }
 
     async fn play(mut self, plan: &Plan) -> Result<Played, Failure> {
+        // An engine acknowledges only what comes from somebody it knows.
+        for node in self.nodes.values_mut() {
+            node.step();
+        }
+        self.settle().await;
         let mut acts = plan.acts.iter().peekable();
         for tick in 0..self.shape.ticks {
             let mut now = Vec::new();
@@ -234,6 +239,9 @@ impl World {
                 .collect();
             ids.hash(hash);
             self.judge.arrived(at, &ids)?;
+            if let Some(reference) = &mut self.reference {
+                reference.arrived(at, &ids, &self.judge)?;
+            }
         }
         Ok(())
     }

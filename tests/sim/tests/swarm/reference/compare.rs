@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tickcast::{AddressPolicy, Cancelled, MessageId, Receipt, TickReport};
+use tickcast::{AddressPolicy, Cancelled, LegCounts, MessageId, Receipt, TickReport};
 use tickcast_sim::weather::Weather;
 
-use super::{Limits, Model, Outcome2, Submitted};
+use super::{Counts, Limits, Model, Outcome2, Submitted};
 use crate::judge::Judge;
-use crate::plan::{GROUPS, Letter, PeerKey, Shape, To};
+use crate::plan::{GROUPS, Letter, PeerKey, Place, Shape, To};
 use crate::report::Failure;
 
 pub(crate) struct Reference {
@@ -39,9 +39,11 @@ impl Reference {
             connected: shape.connected,
             connect_timeout: config.connect_timeout.as_nanos() as u64,
             connect_deadline: config.connect_deadline.as_nanos() as u64,
+            ack_timeout: config.ack_timeout.as_nanos() as u64,
         };
+        let nodes = (0..shape.nodes).map(|number| Place::Listed(number).addr()).collect();
         Self {
-            model: Model::new(limits, GROUPS),
+            model: Model::new(limits, GROUPS, nodes),
             shutdown_timeout: config.shutdown_timeout.as_nanos() as u64,
             tick: 0,
             stepped_at: 0,
@@ -100,7 +102,8 @@ impl Reference {
         };
         let ttl = letter.ttl.map(|ttl| ttl.as_nanos() as u64);
         let (except, bytes) = (known(&letter.except), letter.bytes as u64);
-        self.model.submit(Submitted { sequence, target, except, bytes, ttl, overflow: letter.overflow });
+        let Letter { overflow, ack, .. } = *letter;
+        self.model.submit(Submitted { sequence, target, except, bytes, ttl, overflow, ack });
     }
 
     pub(crate) fn cancel(&mut self, sequence: u64) -> Cancelled {
@@ -122,10 +125,11 @@ impl Reference {
         (self.tick, self.stepped_at) = (report.tick, report.now.0);
         self.model.step();
         let (legs, model) = (&report.legs, &self.model);
-        let ours = (legs.accepted, legs.written, &legs.dropped, legs.pending);
-        let theirs = (model.accepted, model.written, &model.dropped, model.pending());
+        let &LegCounts { accepted, written, acked, indeterminate, dropped, pending, .. } = legs;
+        let ours = (accepted, Counts { written, acked, indeterminate, dropped }, pending);
+        let theirs = (model.accepted, model.counts, model.pending());
         if ours != theirs {
-            let text = format!("engine {ours:?}, reference {theirs:?}: accepted, written, dropped, pending");
+            let text = format!("engine {ours:?}, reference {theirs:?}: accepted, ended, pending");
             return self.differs("both count the same legs", text);
         }
         for receipt in receipts {

@@ -109,6 +109,7 @@ impl Model {
             expires: message.ttl.map(|ttl| self.now + ttl),
             returned: false,
             overflow: message.overflow,
+            ack: message.ack,
         };
         let included = |key: &PeerKey| !message.except.contains(key);
         let (recipients, is_group): (Vec<PeerKey>, bool) = match &message.target {

@@ -39,8 +39,10 @@ impl Model {
             }
         }
         let report = std::mem::take(&mut self.report);
-        self.written += report.written;
-        self.dropped += &report.dropped;
+        self.counts.written += report.counts.written;
+        self.counts.acked += report.counts.acked;
+        self.counts.indeterminate += report.counts.indeterminate;
+        self.counts.dropped += &report.counts.dropped;
         self.handed -= report.released;
         for (sequence, outcome) in report.outcomes {
             *self.receipts.entry((sequence, outcome.into())).or_default() += 1;

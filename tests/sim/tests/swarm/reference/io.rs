@@ -10,15 +10,19 @@ impl Model {
         let mut report = std::mem::take(&mut self.report);
         self.connect(&mut report);
         self.expire_queues(&mut report, now);
+        self.give_up(&mut report, |unacked| unacked.due <= now);
         for addr in std::mem::take(&mut self.stop_events) {
+            let mut stopped = BTreeSet::new();
             for (&number, sender) in &mut self.senders {
                 let ended = matches!(sender.state, SenderState::Stopped | SenderState::StoppedByPolicy);
                 if sender.addr == addr && !ended {
                     sender.state = SenderState::Stopped;
                     give_back(number, std::mem::take(&mut sender.queue), &mut report);
                     report.events.push((number, Told::Stopped(false)));
+                    stopped.insert(number);
                 }
             }
+            self.give_up(&mut report, |unacked| stopped.contains(&unacked.sender));
         }
         for item in std::mem::take(&mut self.batch) {
             match item {
@@ -29,6 +33,7 @@ impl Model {
                 }
                 Item::Close(number, unwritten) => {
                     let Some(sender) = self.senders.remove(&number) else { continue };
+                    self.give_up(&mut report, |unacked| unacked.sender == number);
                     match unwritten {
                         None => give_back(number, sender.queue, &mut report),
                         Some(reason) => {
@@ -54,6 +59,7 @@ impl Model {
                             settle(&leg, Outcome::Dropped(DropReason::Shutdown), &mut report);
                         }
                     }
+                    self.give_up(&mut report, |_| true);
                 }
             }
         }
@@ -62,6 +68,11 @@ impl Model {
             sender.blocked &= weather.has(sender.addr, FaultKind::Stalled);
         }
         self.drain(None, weather, &mut report);
+        for addr in &self.acknowledgers {
+            for unacked in self.unacked.remove(addr).unwrap_or_default() {
+                settle(&unacked.leg, Outcome::Acked, &mut report);
+            }
+        }
         for (&number, sender) in &mut self.senders {
             let bytes: u64 = sender.queue.iter().map(|leg| leg.bytes).sum();
             let half_free =
@@ -159,8 +170,32 @@ impl Model {
             } else {
                 for leg in std::mem::take(&mut sender.queue) {
                     self.delivered.entry(sender.addr).or_default().push(leg.sequence);
-                    settle(&leg, Outcome::Written, report);
+                    if !leg.ack {
+                        settle(&leg, Outcome::Written, report);
+                        continue;
+                    }
+                    let due = leg.expires.unwrap_or(self.now + self.limits.ack_timeout);
+                    let unacked = self.unacked.entry(sender.addr).or_default();
+                    unacked.push(Unacked { sender: number, leg, due });
+                    // As many may wait for one address as may be queued there; the oldest are given up.
+                    let sum = |unacked: &[Unacked]| unacked.iter().map(|other| other.leg.bytes).sum::<u64>();
+                    while unacked.len() > self.limits.endpoint_legs
+                        || (unacked.len() > 1 && sum(unacked) > self.limits.endpoint_bytes)
+                    {
+                        settle(&unacked.remove(0).leg, Outcome::Indeterminate, report);
+                    }
                 }
+            }
+        }
+    }
+
+    /// Ends what was written and will not be heard of.
+    pub(super) fn give_up(&mut self, report: &mut Report, lost: impl Fn(&Unacked) -> bool) {
+        for unacked in self.unacked.values_mut() {
+            let (ended, kept): (Vec<Unacked>, Vec<Unacked>) = std::mem::take(unacked).into_iter().partition(&lost);
+            *unacked = kept;
+            for Unacked { leg, .. } in ended {
+                settle(&leg, Outcome::Indeterminate, report);
             }
         }
     }

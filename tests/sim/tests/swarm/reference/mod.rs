@@ -34,6 +34,7 @@ struct Limits {
     connected: bool,
     connect_timeout: u64,
     connect_deadline: u64,
+    ack_timeout: u64,
 }
 
 /// A message as submitted. `ttl` counts from the tick that takes it in.
@@ -45,6 +46,7 @@ struct Submitted {
     bytes: u64,
     ttl: Option<u64>,
     overflow: Overflow,
+    ack: bool,
 }
 
 /// One leg, wherever it is. `stamp` is its message's identity on the frame side, `place` its place in every queue.
@@ -56,6 +58,8 @@ struct Leg {
     bytes: u64,
     expires: Option<u64>,
     overflow: Overflow,
+    /// Being written is not its end.
+    ack: bool,
     /// It has been with a shard and came back.
     returned: bool,
 }
@@ -131,6 +135,14 @@ struct Sender {
     credit_asked: bool,
 }
 
+/// A leg that was written and waits for its acknowledgement.
+struct Unacked {
+    sender: u64,
+    leg: Leg,
+    /// When it is given up.
+    due: u64,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SenderState {
     /// Since when, and when it will have a connection, or be refused; nothing if it will never hear.
@@ -155,13 +167,21 @@ enum Item {
 /// What the shard tells the frame, in the order in which the frame takes it in.
 #[derive(Default)]
 struct Report {
-    written: u64,
-    dropped: Drops,
+    counts: Counts,
     /// Legs that the shard no longer has.
     released: u64,
     returned: Vec<(u64, Leg)>,
     events: Vec<(u64, Told)>,
     outcomes: Vec<(u64, Outcome)>,
+}
+
+/// Legs by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    written: u64,
+    acked: u64,
+    indeterminate: u64,
+    dropped: Drops,
 }
 
 enum Told {
@@ -177,6 +197,10 @@ struct Model {
     peers: BTreeMap<PeerKey, Peer>,
     endpoints: BTreeMap<u64, Endpoint>,
     senders: BTreeMap<u64, Sender>,
+    /// In the order in which they were written there.
+    unacked: BTreeMap<Addr, Vec<Unacked>>,
+    /// Who acknowledges what asks for it.
+    acknowledgers: BTreeSet<Addr>,
     groups: Vec<BTreeSet<PeerKey>>,
     directory: [BTreeMap<PeerKey, Vec<Addr>>; 2],
     changes: Vec<(PeerKey, usize, Vec<Addr>)>,
@@ -198,8 +222,7 @@ struct Model {
     draining_until: Option<u64>,
     abandoned: bool,
     accepted: u64,
-    written: u64,
-    dropped: Drops,
+    counts: Counts,
     receipts: BTreeMap<(u64, Outcome2), u64>,
     /// What arrived at each address, in order.
     delivered: BTreeMap<Addr, Vec<u64>>,
@@ -209,6 +232,8 @@ struct Model {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome2 {
     Written,
+    Acked,
+    Indeterminate,
     Dropped(DropReason),
 }
 
@@ -216,19 +241,23 @@ impl From<Outcome> for Outcome2 {
     fn from(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Dropped(reason) => Self::Dropped(reason),
-            _ => Self::Written,
+            Outcome::Acked => Self::Acked,
+            Outcome::Indeterminate => Self::Indeterminate,
+            Outcome::Written => Self::Written,
         }
     }
 }
 
 impl Model {
-    fn new(limits: Limits, groups: usize) -> Self {
+    fn new(limits: Limits, groups: usize, acknowledgers: BTreeSet<Addr>) -> Self {
         Self {
             limits,
             now: 0,
             peers: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             senders: BTreeMap::new(),
+            unacked: BTreeMap::new(),
+            acknowledgers,
             groups: vec![BTreeSet::new(); groups],
             directory: Default::default(),
             changes: Vec::new(),
@@ -249,8 +278,7 @@ impl Model {
             draining_until: None,
             abandoned: false,
             accepted: 0,
-            written: 0,
-            dropped: Drops::default(),
+            counts: Counts::default(),
             receipts: BTreeMap::new(),
             delivered: BTreeMap::new(),
         }
@@ -325,7 +353,7 @@ impl Model {
     // Outcomes.
 
     fn end(&mut self, leg: &Leg, reason: DropReason) {
-        self.dropped[reason] += 1;
+        self.counts.dropped[reason] += 1;
         *self.receipts.entry((leg.sequence, Outcome2::Dropped(reason))).or_default() += 1;
     }
 
@@ -365,8 +393,10 @@ fn is_stopped(state: State) -> bool {
 fn settle(leg: &Leg, outcome: Outcome, report: &mut Report) {
     report.released += 1;
     match outcome {
-        Outcome::Dropped(reason) => report.dropped[reason] += 1,
-        _ => report.written += 1,
+        Outcome::Dropped(reason) => report.counts.dropped[reason] += 1,
+        Outcome::Acked => report.counts.acked += 1,
+        Outcome::Indeterminate => report.counts.indeterminate += 1,
+        Outcome::Written => report.counts.written += 1,
     }
     report.outcomes.push((leg.sequence, outcome));
 }
