@@ -45,6 +45,7 @@
 //! # Ok::<(), std::net::AddrParseError>(())
 //! ```
 
+pub mod failure;
 pub mod law;
 pub mod seeds;
 pub mod shrink;
