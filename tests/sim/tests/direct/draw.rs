@@ -1,0 +1,335 @@
+//! From a seed to a plan: which kinds of faults there are this time, how strong, and what the host does.
+//!
+//! Swarm testing (Groce et al., 2012): each seed leaves most kinds out, so that what is in comes thick enough to matter.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tickcast::{AddressPolicy, Framing, NetworkConfig, Overflow, SelfPolicy, StopCause};
+use tickcast_sim::weather::{FaultKind, strength};
+
+use crate::plan::{Act, Channel, Ending, OUTCOMES_MAX, Place, Plan, QUIET, SERVER, Shape, To};
+
+/// How probably a kind of fault is in a plan.
+const KIND: f64 = 0.4;
+
+/// What a plan has of what is no fault of the network: how probably in each tick.
+struct Habits {
+    churn: f64,
+    stops: f64,
+    panics: f64,
+    deafness: f64,
+    full: f64,
+    calls: f64,
+    replies: f64,
+    garbage: f64,
+    configs: f64,
+    listeners: f64,
+    jumps: f64,
+    bursts: f64,
+    slowness: f64,
+    closes: f64,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed ^ 0xd12e);
+        let shape = shape(&mut random);
+        let mut chance = |most: f64| if random.f64() < KIND { random.f64() * most } else { 0.0 };
+        let habits = Habits {
+            churn: 0.05 + chance(0.5),
+            stops: chance(0.2),
+            panics: chance(0.03),
+            deafness: chance(0.1),
+            full: chance(0.03),
+            calls: chance(0.3),
+            replies: 0.1 + chance(0.6),
+            garbage: chance(0.2),
+            configs: chance(0.1),
+            listeners: chance(0.1),
+            jumps: chance(0.04),
+            bursts: chance(0.1),
+            slowness: chance(0.1),
+            closes: chance(0.01),
+        };
+        let kinds: Vec<(FaultKind, f64)> = FaultKind::ALL
+            .into_iter()
+            .filter(|kind| if shape.connected { !kind.needs_datagrams() } else { !kind.needs_connections() })
+            .filter(|_| random.f64() < KIND)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|kind| (kind, random.f64() * 0.25))
+            .collect();
+        // What goes wrong on the way to the sender itself makes most laws about replies blind, so it is rarer.
+        let both_ways = random.u32(0..4) == 0;
+        let mut plan = Self { seed, acts: Vec::new(), shape };
+        for tick in 0..plan.shape.ticks {
+            plan.network(tick, &kinds, &habits, both_ways, &mut random);
+            plan.others(tick, &habits, &mut random);
+            plan.directory(tick, &habits, &mut random);
+            plan.host(tick, &habits, &mut random);
+        }
+        if random.u32(0..4) == 0 {
+            let tick = random.u32(plan.shape.ticks / 8..plan.shape.ticks);
+            let end = if random.u32(0..4) == 0 { Act::Drop } else { Act::End(ending(&mut random)) };
+            let last = plan.acts.partition_point(|&(other, _)| other <= tick);
+            let first = plan.acts.partition_point(|&(other, _)| other < tick);
+            plan.acts.insert(random.usize(first..=last), (tick, end));
+        }
+        plan
+    }
+
+    /// Whether the host ends it before the plan does.
+    pub(crate) fn stops_early(&self) -> bool {
+        self.acts.iter().any(|(_, act)| matches!(act, Act::End(_) | Act::Drop))
+    }
+
+    /// How many kinds of things go wrong in it.
+    pub(crate) fn fault_kinds(&self) -> u64 {
+        let mut kinds: BTreeSet<FaultKind> = BTreeSet::new();
+        let mut others: BTreeSet<&str> = BTreeSet::new();
+        for (_, act) in &self.acts {
+            let other = match act {
+                Act::Fault { kind, .. } => {
+                    kinds.insert(*kind);
+                    continue;
+                }
+                Act::Deaf { .. } => "deaf",
+                Act::SocketFull { .. } => "socket full",
+                Act::Stop { .. } | Act::HangUp { .. } => "stop",
+                Act::Panic { .. } => "panic",
+                Act::Garbage { .. } => "garbage",
+                Act::List { .. } => "churn",
+                Act::Consume { .. } => "slow consumer",
+                Act::Configure(_) => "config",
+                Act::Close(_) => "closed channel",
+                Act::Jump(_) => "jump",
+                Act::End(_) => "end",
+                Act::Drop => "drop",
+                _ => continue,
+            };
+            others.insert(other);
+        }
+        (kinds.len() + others.len()) as u64
+    }
+
+    /// What goes wrong between the sender and the others.
+    fn network(&mut self, tick: u32, kinds: &[(FaultKind, f64)], habits: &Habits, both_ways: bool, random: &mut Rng) {
+        let Self { shape, acts, .. } = self;
+        let mut push = |act| acts.push((tick, act));
+        for &(kind, often) in kinds {
+            if random.f64() < often {
+                let to_us = both_ways && random.u32(0..8) == 0;
+                // Nobody connects to the sender but callers, and what is sent to it never waits.
+                let at = if to_us { Place::Server } else { noisy(shape, random) };
+                push(Act::Fault { at, kind, strength: strength(random), lasts: random.u32(1..25) });
+            }
+        }
+        if random.f64() < habits.deafness {
+            push(Act::Deaf { at: noisy(shape, random), lasts: random.u32(1..25) });
+        }
+        if random.f64() < habits.full {
+            push(Act::SocketFull { lasts: random.u32(1..10) });
+        }
+        if random.f64() < habits.stops {
+            push(Act::Stop { at: noisy(shape, random), cause: cause(random) });
+        }
+        if random.f64() < habits.panics {
+            push(Act::Panic { at: noisy(shape, random) });
+        }
+        if random.f64() < habits.jumps {
+            push(Act::Jump(shape.tick * random.u32(2..60)));
+        }
+    }
+
+    /// What others do.
+    fn others(&mut self, tick: u32, habits: &Habits, random: &mut Rng) {
+        let Self { shape, acts, .. } = self;
+        let mut push = |act| acts.push((tick, act));
+        if shape.callers > 0 && random.f64() < habits.calls {
+            push(Act::Call { caller: random.u16(0..shape.callers), bytes: random.usize(0..80) });
+        }
+        if shape.callers > 0 && random.f64() < habits.stops {
+            push(Act::HangUp { caller: random.u16(0..shape.callers), cause: cause(random) });
+        }
+        if random.f64() < habits.replies {
+            let at = Place::Listed(random.u16(0..shape.addrs));
+            let count = if random.u32(0..8) == 0 { random.u16(5..40) } else { random.u16(1..4) };
+            push(Act::Reply { at, count, bytes: random.usize(0..80) });
+        }
+        if random.f64() < habits.garbage {
+            let at = noisy(shape, random);
+            push(if random.bool() { Act::Repeat { at } } else { Act::Garbage { at, bytes: random.usize(1..300) } });
+        }
+    }
+
+    fn directory(&mut self, tick: u32, habits: &Habits, random: &mut Rng) {
+        for peer in 0..self.shape.peers {
+            let quiet = peer < u32::from(QUIET);
+            // Most are listed from the start, some later, and a few never.
+            let first = tick == 0 && (quiet || peer * 3 < self.shape.peers * 2);
+            let churns = !quiet && random.f64() < habits.churn / f64::from(self.shape.peers);
+            if !first && !churns {
+                continue;
+            }
+            let addrs = match (quiet, random.u32(0..40)) {
+                (true, _) => vec![peer as u16],
+                (_, 0) => vec![SERVER],
+                (_, 1) => vec![SERVER, random.u16(QUIET..self.shape.addrs)],
+                (_, die) => {
+                    let count = if first { 1 } else { [0, 0, 1, 1, 1, 1, 2, 3][die as usize % 8] };
+                    (0..count).map(|_| address(&self.shape, peer, random)).collect()
+                }
+            };
+            self.acts.push((tick, Act::List { peer, addrs }));
+        }
+    }
+
+    fn host(&mut self, tick: u32, habits: &Habits, random: &mut Rng) {
+        let Self { shape, acts, .. } = self;
+        let mut push = |act| acts.push((tick, act));
+        for quiet in 0..QUIET {
+            if random.u32(0..3) == 0 {
+                let to = vec![if random.u32(0..6) == 0 { To::Addr(quiet) } else { To::Peer(quiet.into()) }];
+                push(Act::Say { to, count: 1, bytes: random.usize(0..80) });
+            }
+        }
+        for _ in 0..random.u32(0..6) {
+            let to = match random.u32(0..40) {
+                0 => vec![To::Oneself],
+                1 => vec![To::Nowhere],
+                2..6 => vec![To::Addr(random.u16(QUIET..shape.addrs))],
+                6 if shape.callers > 0 => vec![To::Caller(random.u16(0..shape.callers))],
+                7..12 => (0..shape.peers).filter(|_| random.u32(0..3) == 0).map(To::Peer).collect(),
+                _ => vec![To::Peer(random.u32(u32::from(QUIET)..shape.peers))],
+            };
+            let long = random.u32(0..40) == 0;
+            let bytes = if long { random.usize(400..700) } else { random.usize(0..80) };
+            push(Act::Say { to, count: 1, bytes });
+        }
+        if random.f64() < habits.bursts {
+            let to = vec![To::Peer(random.u32(u32::from(QUIET)..shape.peers))];
+            push(Act::Say { to, count: random.u16(10..80), bytes: random.usize(0..40) });
+        }
+        if random.u32(0..6) == 0 {
+            push(Act::Answer { bytes: random.usize(0..80) });
+        }
+        if random.f64() < habits.listeners {
+            push(Act::Listen(random.bool()));
+        }
+        if random.f64() < habits.slowness {
+            push(Act::Consume { at_most: [0, 1, 3, usize::MAX][random.usize(0..4)] });
+        }
+        if random.f64() < habits.configs {
+            push(Act::Configure(Box::new(changed(&shape.config, random))));
+        }
+        if random.f64() < habits.closes {
+            let channels = [Channel::Config, Channel::Directory, Channel::Replies];
+            push(Act::Close(channels[random.usize(0..channels.len())]));
+        }
+    }
+}
+
+/// An address at which something may go wrong.
+fn noisy(shape: &Shape, random: &mut Rng) -> Place {
+    let all = shape.addrs - QUIET + shape.callers;
+    let number = random.u16(0..all);
+    number.checked_sub(shape.callers).map_or(Place::Caller(number), |number| Place::Listed(QUIET + number))
+}
+
+/// Where a peer may be. A node tells connections apart by where they come from, and all of ours come from one address: so over
+/// connections each node is one peer's.
+fn address(shape: &Shape, peer: u32, random: &mut Rng) -> u16 {
+    let first = if shape.connected { shape.nodes.max(QUIET) } else { QUIET };
+    let own = u16::try_from(peer).ok().filter(|&own| (QUIET..first).contains(&own));
+    own.filter(|_| random.bool()).unwrap_or_else(|| random.u16(first..shape.addrs))
+}
+
+fn cause(random: &mut Rng) -> StopCause {
+    [StopCause::Reset, StopCause::Closed, StopCause::Truncated, StopCause::TimedOut][random.usize(0..4)]
+}
+
+fn ending(random: &mut Rng) -> Ending {
+    [Ending::Shutdown, Ending::ShutdownGone, Ending::MessagesGone][random.usize(0..3)]
+}
+
+fn shape(random: &mut Rng) -> Shape {
+    let connected = random.bool();
+    let tick = Duration::from_millis([5, 10, 16, 33][random.usize(0..4)]);
+    let framing = if random.u32(0..5) == 0 { Framing::Raw } else { Framing::Framed };
+    let acks = framing == Framing::Framed && random.u32(0..5) == 0;
+    // Only nodes confirm, so that where it is asked for the quiet ones are.
+    let nodes = if acks { QUIET + random.u16(0..3) } else { [0, 0, 1, 4, 5][random.usize(0..5)] };
+    let overflow = match random.u32(0..14) {
+        0..8 => Overflow::DropNewest,
+        8..12 => Overflow::DropOldest,
+        12 => Overflow::KeepLatest { key: 0 },
+        _ => Overflow::StopEndpoint,
+    };
+    let peers = random.u32(6..14);
+    Shape {
+        connected,
+        framing,
+        ticks: random.u32(80..140),
+        tick,
+        peers,
+        addrs: random.u16(10..18),
+        nodes,
+        callers: random.u16(0..4),
+        shards: random.usize(1..3),
+        acks,
+        compress: random.u32(0..4) == 0,
+        overflow,
+        expiry: (random.u32(0..3) == 0).then(|| tick * random.u32(4..40)),
+        replies_max: if random.u32(0..3) == 0 { random.usize(1..8) } else { 4096 },
+        outcomes_max: if random.u32(0..10) == 0 { random.usize(1..8) } else { OUTCOMES_MAX },
+        config: limits(random, tick),
+        finish: ending(random),
+    }
+}
+
+/// Limits that a run of some seconds comes up against.
+fn limits(random: &mut Rng, tick: Duration) -> NetworkConfig {
+    NetworkConfig {
+        ingress_messages_max: random.usize(3..40),
+        ingress_bytes_max: 2_000,
+        message_bytes_max: 512,
+        datagram_bytes_max: random.usize(200..700),
+        parked_legs_max: random.usize(2..20),
+        parked_bytes_max: 2_000,
+        parked_age_max: tick * random.u32(10..40),
+        endpoint_legs_max: random.usize(8..20),
+        endpoint_bytes_max: 3_000,
+        connects_per_tick_max: random.usize(1..20),
+        connects_per_second_max: random.usize(20..200),
+        spawns_per_tick_max: random.usize(2..40),
+        directory_changes_per_tick_max: random.usize(1..20),
+        resolutions_per_tick_max: random.usize(1..20),
+        connect_timeout: tick * random.u32(3..20),
+        connect_deadline: tick * random.u32(10..40),
+        ack_timeout: tick * random.u32(5..30),
+        resolve_retry_timeout: tick * random.u32(1..4),
+        resolve_retry_max: tick * random.u32(5..20),
+        inbound_per_tick_max: random.usize(2..20),
+        unknown_per_tick_max: random.usize(1..10),
+        received_max: random.usize(2..40),
+        to_oneself: if random.bool() { SelfPolicy::Loopback } else { SelfPolicy::Refuse },
+        addresses: if random.u32(0..4) == 0 { AddressPolicy::Failover } else { AddressPolicy::All },
+        shutdown_timeout: tick * random.u32(1..30),
+        ..NetworkConfig::default()
+    }
+}
+
+/// Other limits, while it runs; one time in five some that cannot be.
+fn changed(config: &NetworkConfig, random: &mut Rng) -> NetworkConfig {
+    NetworkConfig {
+        parked_legs_max: random.usize(1..20),
+        endpoint_legs_max: if random.u32(0..5) == 0 { 0 } else { random.usize(8..20) },
+        datagram_bytes_max: random.usize(200..700),
+        connects_per_tick_max: random.usize(1..20),
+        inbound_per_tick_max: random.usize(2..20),
+        ..config.clone()
+    }
+}
