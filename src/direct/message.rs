@@ -37,9 +37,9 @@ pub struct OutgoingMessage {
 pub struct MessageOutcome<P> {
     /// Which message.
     pub id: MessageId,
-    /// To whom; `None` for a bare address, and for a message that ended before it was on its way to any.
+    /// To whom; `None` for a bare address, and for what ended by its age or its deadline while it waited.
     pub peer: Option<P>,
-    /// To which address; `None` if it never had one.
+    /// To which address; `None` if it never had one, and for what ended so while it waited for one.
     pub addr: Option<SocketAddr>,
     /// What became of it.
     pub outcome: Outcome,

@@ -3,7 +3,7 @@
 //! Everything of the engine is real: components, systems, the logic of its socket tasks. Replaced are the three things that a
 //! test cannot hold still: the clock, which is tokio's and paused ([`time`]); the network, which is in memory and fails on
 //! command ([`weather`]); and chance, which comes from the seed ([`seeds`]). After every tick the books must close ([`law`]), and
-//! a run that fails is made smaller before anybody looks at it ([`shrink`]).
+//! a run that fails is made smaller ([`shrink`]) before anybody is told of it ([`failure`]).
 //!
 //! What a host does, and what it expects, stays in its own test: here is all that such a test shares with others.
 //!

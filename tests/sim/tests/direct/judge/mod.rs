@@ -259,12 +259,13 @@ impl Judge {
             }
             return;
         }
-        let connected = self.shape.connected;
+        // A connection keeps the order, but for a node that has two of them, one after the other; a datagram that is late may
+        // come after others, or after the end.
+        let orders = self.shape.connected && !self.shape.is_node(addr);
         let address = self.at(addr);
         match kind {
             Loss | Cut | HalfOpen | Narrow | Partial | PartialHeld => address.loses = true,
-            // A connection keeps the order; a datagram that is late may come after others, or after the end.
-            Delay => (address.blurs, address.loses) = (address.blurs || !connected, true),
+            Delay => (address.blurs, address.loses) = (address.blurs || !orders, true),
             Reorder | Duplicate => address.blurs = true,
             Corrupt => (address.blurs, address.loses) = (true, true),
             _ => {}
