@@ -9,6 +9,8 @@ mod draw;
 mod heal;
 mod host;
 mod judge;
+mod limits;
+mod looking;
 mod observed;
 mod others;
 mod plan;
@@ -43,7 +45,7 @@ fn hush() {
 /// Goal: whatever goes through a sender's channels and whatever goes wrong, every promise of it is kept.
 #[test]
 fn keeps_every_promise() {
-    let seeds = Seeds::from_env(300);
+    let seeds = Seeds::from_env(500);
     let verbose = seeds.verbose;
     hush();
     let tally = seeds.run(COMMAND, |seed| {

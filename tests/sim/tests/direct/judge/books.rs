@@ -5,6 +5,7 @@ use tickcast::direct::{NetErrorKind, NetPhase, NetSnapshot, RunEnd, RunReport};
 use tickcast_sim::weather::Weather;
 
 use super::*;
+use crate::host::EPOCH;
 use crate::observed::Seen;
 
 impl Judge {
@@ -212,9 +213,30 @@ impl Judge {
             return self.broken("the books close", text());
         }
         self.outcomes_are_those_of(report, snapshot)?;
+        self.comes_back(snapshot)?;
         self.arrivals_are_what_was_written()?;
         self.over = true;
         Ok(())
+    }
+
+    /// What the sender has written to itself has come back, if there was room for everything that arrived.
+    fn comes_back(&self, snapshot: &NetSnapshot) -> Result<(), Failure> {
+        use NetErrorKind::{Duplicate, IncomingLost, ReplyQueueFull};
+        let lost: u64 = [Duplicate, IncomingLost, ReplyQueueFull].iter().map(|&kind| snapshot.errors(kind)).sum();
+        if lost > 0 || self.replies_gone || !self.has_taken_all() {
+            return Ok(());
+        }
+        let written = self.legs.iter().filter(|((_, to), leg)| *to == To::Oneself && leg.is_written);
+        let id = |sequence| MessageId { epoch: EPOCH, sequence };
+        match written.map(|(&(sequence, _), _)| id(sequence)).find(|id| !self.heard.contains(id)) {
+            Some(id) => self.broken("what is for oneself comes back", format!("{id:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the host has taken every reply, which it does in the end unless it has ended the sender before.
+    fn has_taken_all(&self) -> bool {
+        self.healed && self.waiting_replies == 0
     }
 
     /// What was told is what was counted, leg by leg; and each message that was submitted has been told of.

@@ -1,10 +1,12 @@
 //! The judge: what anybody can see from outside, held against what may have caused it.
 //!
 //! It knows what the host did, what went wrong, and what arrived; nothing of queues, shards or ticks within. Here is what it
-//! remembers; `outcomes` holds what is told of messages against it, `arrivals` what arrives at either side, `books` the counters.
+//! remembers; `history` is how it comes by that. `outcomes` holds what is told of messages against it, `arrivals` what arrives at
+//! either side, `books` the counters.
 
 mod arrivals;
 mod books;
+mod history;
 mod outcomes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,10 +15,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tickcast::direct::{NetErrorKind, NetMessage};
-use tickcast::transport::memory::MemoryStats;
 use tickcast::{AddressPolicy, DropReason, MessageId, NetworkConfig, Outcome, Overflow, SelfPolicy};
 use tickcast_sim::failure::Failure;
-use tickcast_sim::weather::{DELAY_MAX, FaultKind};
+use tickcast_sim::weather::FaultKind;
 use tokio::time::Instant;
 
 use crate::plan::{Ending, PeerKey, Place, QUIET, Shape, To, server};
@@ -35,6 +36,8 @@ struct Leg {
     at: Instant,
     /// The outcomes so far, by address.
     told: BTreeMap<Option<SocketAddr>, u32>,
+    /// One of them is that it was written.
+    is_written: bool,
     /// Nothing was wrong with its recipient when it was sent.
     well: bool,
 }
@@ -195,150 +198,6 @@ impl Judge {
     }
 }
 
-/// What the host does, and what goes wrong.
-impl Judge {
-    /// A message went into the channel, once for each of these.
-    pub(crate) fn sent(&mut self, message: &NetMessage, to: &[To]) {
-        let sequence = message.id.sequence;
-        self.messages.insert(sequence, message.clone());
-        self.entries.extend(to.iter().map(|&to| (sequence, to, message.payload.len(), None)));
-    }
-
-    /// Everything of a tick has been done: what was sent in it is taken as the channels now are.
-    pub(crate) fn acted(&mut self, shape: &Shape, now: Instant, listens: bool) {
-        let first = self.entries.iter().rposition(|(.., class)| class.is_some()).map_or(0, |last| last + 1);
-        for index in first..self.entries.len() {
-            let (sequence, to, bytes, _) = self.entries[index];
-            let class = class_of(shape, to, bytes, listens);
-            self.entries[index].3 = Some(class);
-            match class {
-                Class::Submitted => {
-                    let well = self.is_well(to, now);
-                    self.legs.insert((sequence, to), Leg { at: now, told: BTreeMap::new(), well });
-                    if let To::Addr(_) | To::Caller(_) = to {
-                        self.at(addr_of(to)).users.insert(None);
-                    }
-                }
-                Class::Forwarded => {
-                    self.forwarded.push_back((sequence, to));
-                    self.forwarded_count += 1;
-                }
-                Class::Refused(_) => {}
-            }
-        }
-    }
-
-    pub(crate) fn listed(&mut self, peer: PeerKey, addrs: &[SocketAddr], with_server: bool) {
-        let mut usable: Vec<SocketAddr> = addrs.iter().copied().filter(|&addr| addr != server()).collect();
-        usable.sort_unstable();
-        usable.dedup();
-        for &addr in &usable {
-            self.at(addr).users.insert(Some(peer));
-        }
-        if self.lists.contains_key(&peer) {
-            self.relisted.insert(peer);
-        }
-        let loops_back = usize::from(with_server && self.shape.config.to_oneself == SelfPolicy::Loopback);
-        let most = self.addrs_max.entry(peer).or_default();
-        *most = (*most).max(usable.len() + loops_back);
-        self.lists.insert(peer, Listed { since: Instant::now(), addrs: usable, with_server });
-    }
-
-    pub(crate) fn fault(&mut self, addr: SocketAddr, kind: FaultKind) {
-        use FaultKind::{Corrupt, Cut, Delay, Duplicate, HalfOpen, Loss, Narrow, Partial, PartialHeld, Reorder};
-        self.kinds.insert(kind);
-        if let Some(reason) = kind.drop_reason() {
-            self.failing.insert((addr, reason), None);
-        }
-        if addr == server() {
-            self.server_ails = true;
-            self.server_blurs |= matches!(kind, Delay | Reorder | Duplicate | Corrupt);
-            if self.shape.connected {
-                // A connection that breaks on the way here breaks for both ways.
-                self.addresses.values_mut().for_each(|address| address.loses = true);
-            }
-            return;
-        }
-        // A connection keeps the order, but for a node that has two of them, one after the other; a datagram that is late may
-        // come after others, or after the end.
-        let orders = self.shape.connected && !self.shape.is_node(addr);
-        let address = self.at(addr);
-        match kind {
-            Loss | Cut | HalfOpen | Narrow | Partial | PartialHeld => address.loses = true,
-            Delay => (address.blurs, address.loses) = (address.blurs || !orders, true),
-            Reorder | Duplicate => address.blurs = true,
-            Corrupt => (address.blurs, address.loses) = (true, true),
-            _ => {}
-        }
-    }
-
-    pub(crate) fn fault_ends(&mut self, addr: SocketAddr, kind: FaultKind) {
-        let now = Instant::now();
-        if let Some(reason) = kind.drop_reason() {
-            self.failing.insert((addr, reason), Some(now));
-        }
-        // The rest of a frame may take as long as it was to take.
-        let after = if kind == FaultKind::Partial { DELAY_MAX } else { Duration::ZERO };
-        let address = self.at(addr);
-        address.ails_until = address.ails_until.max(Some(now + after));
-    }
-
-    /// Something ended the connections at an address, or left them unread.
-    pub(crate) fn breaks(&mut self, addr: SocketAddr) {
-        self.at(addr).loses = true;
-    }
-
-    pub(crate) fn socket_full(&mut self, full: bool) {
-        self.full = full;
-        self.trouble = Some(Instant::now());
-    }
-
-    pub(crate) fn panics(&mut self) {
-        self.panics += 1;
-        self.addresses.values_mut().for_each(|address| address.loses = true);
-    }
-
-    pub(crate) fn configured(&mut self, config: &NetworkConfig) {
-        self.configs += 1;
-        let limits = &mut self.limits;
-        limits.inbound_per_tick_max = limits.inbound_per_tick_max.max(config.inbound_per_tick_max);
-        limits.connects_per_tick_max = limits.connects_per_tick_max.max(config.connects_per_tick_max);
-    }
-
-    pub(crate) fn replies_close(&mut self) {
-        self.replies_gone = true;
-    }
-
-    pub(crate) fn ending(&mut self, how: Ending) {
-        self.ending.get_or_insert((how, Instant::now()));
-    }
-
-    pub(crate) fn dropping(&mut self) {
-        self.dropping = true;
-    }
-
-    /// It was dropped, and is gone.
-    pub(crate) fn dropped(&mut self) {
-        self.over = true;
-    }
-
-    /// Everything has become well.
-    pub(crate) fn healed(&mut self) {
-        let now = Instant::now();
-        self.healed = true;
-        self.failing.values_mut().for_each(|until| *until = until.or(Some(now)));
-    }
-
-    /// The network's own count tells when a panic that was planned has come.
-    pub(crate) fn begin(&mut self, tick: u64, stats: &MemoryStats) {
-        self.tick = tick;
-        if stats.panicked > self.panicked || self.full {
-            self.panicked = stats.panicked;
-            self.trouble = Some(Instant::now() + PANIC_FELT);
-        }
-    }
-}
-
 /// What can be asked of it.
 impl Judge {
     /// The usable addresses at which the map lists a peer now, unless one of them is the sender's own.
@@ -383,22 +242,6 @@ impl Judge {
     }
 }
 
-/// What becomes of an entry.
-fn class_of(shape: &Shape, to: To, bytes: usize, listens: bool) -> Class {
-    if listens && matches!(to, To::Addr(_) | To::Caller(_) | To::Nowhere) {
-        return Class::Forwarded;
-    }
-    let envelope = bytes + tickcast::direct::envelope::ENVELOPE_HEADER_BYTES;
-    if envelope > shape.config.message_bytes_max {
-        return Class::Refused(NetErrorKind::TooLarge);
-    }
-    match to {
-        To::Nowhere => Class::Refused(NetErrorKind::BadAddress),
-        To::Oneself if shape.config.to_oneself == SelfPolicy::Refuse => Class::Refused(NetErrorKind::ToOneself),
-        _ => Class::Submitted,
-    }
-}
-
 /// The address that a message to one names.
 fn addr_of(to: To) -> SocketAddr {
     match to {
@@ -412,6 +255,3 @@ fn addr_of(to: To) -> SocketAddr {
 fn name_of(outcome: Outcome) -> String {
     format!("{outcome:?}")
 }
-
-/// How long a panic is felt: its task rests, and opens everything anew.
-const PANIC_FELT: Duration = Duration::from_millis(200);

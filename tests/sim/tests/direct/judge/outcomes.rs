@@ -62,6 +62,7 @@ impl Judge {
         };
         let leg = self.legs.get_mut(&(sequence, to)).expect("it was found above");
         *leg.told.entry(outcome.addr).or_default() += outcome.legs;
+        leg.is_written |= outcome.outcome == Outcome::Written;
         let told: u32 = leg.told.values().sum();
         if told as usize > most {
             return self.broken("each leg has one outcome", format!("{outcome:?} to {to:?} is the {told}. of {most}"));
