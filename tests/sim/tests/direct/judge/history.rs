@@ -68,13 +68,16 @@ impl Judge {
             }
             return;
         }
-        // A connection keeps the order, but for a node that has two of them, one after the other; a datagram that is late may
-        // come after others, or after the end.
         let orders = self.shape.connected && !self.shape.is_node(addr);
         let address = self.at(addr);
         match kind {
             Loss | Cut | HalfOpen | Narrow | Partial | PartialHeld => address.loses = true,
-            Delay => (address.blurs, address.loses) = (address.blurs || !orders, true),
+            // A connection keeps the order, but what is late on one that has been closed comes after what the next one brings; a
+            // datagram that is late may come after others, or after the end. A node closes connections by itself.
+            Delay => {
+                (address.delays, address.loses) = (true, true);
+                address.blurs |= !orders || address.breaks;
+            }
             Reorder | Duplicate => address.blurs = true,
             Corrupt => (address.blurs, address.loses) = (true, true),
             _ => {}
@@ -94,7 +97,9 @@ impl Judge {
 
     /// Something ended the connections at an address, or left them unread.
     pub(crate) fn breaks(&mut self, addr: SocketAddr) {
-        self.at(addr).loses = true;
+        let address = self.at(addr);
+        (address.breaks, address.loses) = (true, true);
+        address.blurs |= address.delays;
     }
 
     pub(crate) fn socket_full(&mut self, full: bool) {

@@ -49,6 +49,9 @@ struct Address {
     users: BTreeSet<Option<PeerKey>>,
     /// Something may have been lost on its way, or unread.
     loses: bool,
+    /// Something has ended its connections, and something was late.
+    breaks: bool,
+    delays: bool,
     /// Something may have arrived twice, or as something else, or out of order.
     blurs: bool,
     /// How often each message was written to it, and of how many nobody knows.
