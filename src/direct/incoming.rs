@@ -12,7 +12,9 @@ use super::message::NetMessage;
 /// A message that has arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncomingMessage<P> {
-    /// The one peer known at the address. `None` if there is none, or more than one: somebody who has connected, for example.
+    /// The one peer known at the address. `None` if there is none, or more than one: somebody who has connected, for example. Over
+    /// connections a peer is known there only while it has one, so that what was read before its end, and waits for its turn, may
+    /// come as nobody's.
     pub peer: Option<P>,
     /// Where it came from. [`DirectReceiver::Addr`](super::DirectReceiver::Addr) answers there.
     pub from: SocketAddr,

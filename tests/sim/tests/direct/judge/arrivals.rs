@@ -150,10 +150,12 @@ impl Judge {
         Ok(())
     }
 
-    /// Whether exactly one peer is at an address, for ever, and nobody is by the address alone.
+    /// Whether exactly one peer is at an address, for ever, and nobody is by the address alone. Over a connection that has ended
+    /// nobody is, although what was read from it may wait still.
     fn is_one_peers(&self, addr: SocketAddr) -> bool {
-        let users = self.addresses.get(&addr).map(|address| &address.users);
-        is_quiet(addr) && users.is_some_and(|users| users.len() == 1 && !users.contains(&None))
+        let Some(Address { users, has_stopped, .. }) = self.addresses.get(&addr) else { return false };
+        let connected = !self.shape.connected || !has_stopped;
+        is_quiet(addr) && connected && users.len() == 1 && !users.contains(&None)
     }
 }
 

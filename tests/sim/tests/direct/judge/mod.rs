@@ -52,6 +52,8 @@ struct Address {
     /// Something has ended its connections, and something was late.
     breaks: bool,
     delays: bool,
+    /// A sender to it has stopped.
+    has_stopped: bool,
     /// Something may have arrived twice, or as something else, or out of order.
     blurs: bool,
     /// How often each message was written to it, and of how many nobody knows.

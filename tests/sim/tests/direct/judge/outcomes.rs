@@ -132,7 +132,10 @@ impl Judge {
                     return self.broken("a peer is found where it is listed", format!("{event:?}"));
                 }
             }
-            PeerEvent::SenderStopped { .. } => self.senders_stopped += 1,
+            PeerEvent::SenderStopped { addr, .. } => {
+                self.senders_stopped += 1;
+                self.at(*addr).has_stopped = true;
+            }
             _ => return self.broken("each event has a cause", format!("{event:?}")),
         }
         Ok(())
