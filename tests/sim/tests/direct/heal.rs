@@ -7,7 +7,7 @@ use tickcast::transport::memory::Faults;
 use tickcast::{AddressPolicy, Overflow};
 use tickcast_sim::failure::Failure;
 
-use crate::plan::{Place, QUIET, To, server};
+use crate::plan::{Place, To, server};
 use crate::world::World;
 
 impl World {
@@ -69,13 +69,12 @@ impl World {
     async fn list_anew(&mut self) -> Result<(), Failure> {
         let Some(directory) = &self.directory else { return Ok(()) };
         let map = directory.borrow().clone();
-        let noisy: Vec<u32> = (u32::from(QUIET)..self.shape.peers).collect();
         self.judge.breaks(Place::Listed(self.shape.addrs).addr());
-        for &peer in &noisy {
+        for peer in 0..self.shape.peers {
             self.list(peer, &[self.shape.addrs]);
         }
         self.pass(self.shape.tick * 2).await?;
-        for peer in noisy {
+        for peer in 0..self.shape.peers {
             let numbers =
                 map.get(&peer).into_iter().flatten().filter_map(|data| number_of(data.addr)).collect::<Vec<_>>();
             self.list(peer, &numbers);
