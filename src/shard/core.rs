@@ -170,9 +170,11 @@ impl ShardCore {
         self.connected
     }
 
-    /// Whether anybody sends to an address, here or on another shard.
+    /// Whether what comes from an address is no stranger's, since somebody sends there: here, or without connections on another
+    /// shard. A connection that another shard is about to take over goes on in that shard's queue, and would overtake what it has
+    /// brought into this one; among strangers it cannot, since the frame looks there first for whoever is one no longer.
     pub(crate) fn is_known(&self, addr: SocketAddr) -> bool {
-        self.table.is_known(addr)
+        if self.connected { self.table.wire_at(addr).is_some() } else { self.table.is_known(addr) }
     }
 
     /// Addresses to which the frame wants cookies sent, and the epochs of their greetings.

@@ -1,12 +1,15 @@
-//! What is seen of a core only from inside: numbers that wrap.
+//! What is seen of a core only from inside: numbers that wrap, and the moment between two shards.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tickcast_components::{Batch, BatchEntry, BatchMessage, HelloPolicy, Label, Overflow, ShardOp};
+use tickcast_components::{Batch, BatchEntry, BatchMessage, HelloPolicy, Label, Overflow, ShardOp, ShardPort};
 
 use super::*;
-use crate::framing::{AckBlock, decode};
+use crate::framing::{AckBlock, Cookies, Encoder, decode};
+use crate::shard::greeter::Greeter;
+use crate::shard::inbox::{Counts, Inbox, Sink};
 use crate::transport::{Opening, ReceiveSink, SenderEvent, Writable};
 
 /// A transport that takes everything and keeps the sequences.
@@ -35,21 +38,53 @@ impl TransportShard for Wire {
     }
 }
 
+const LIMITS: ShardLimits = ShardLimits {
+    endpoint_legs_max: 256,
+    endpoint_bytes_max: 1 << 20,
+    datagram_bytes_max: 1200,
+    inbound_bytes_max: 1 << 20,
+    hellos: HelloPolicy::Challenge,
+    hellos_per_tick_max: 1,
+    connect_timeout: Duration::from_secs(1),
+    ack_timeout: Duration::from_secs(1),
+};
+
+fn hash() -> SeedableRandomState {
+    SeedableRandomState::with_seed(1, foldhash::SharedSeed::global_fixed())
+}
+
+/// Goal: what a connection says when its peer is admitted, and another shard is about to take it over, stays among strangers,
+/// whom the frame looks at before that shard's queue; a datagram from where another shard sends to is a peer's.
+#[test]
+fn who_is_admitted_does_not_overtake_himself_between_two_shards() {
+    for (connected, queues) in [(true, (0, 1)), (false, (1, 0))] {
+        let ports = [(); 2].map(|()| Arc::new(ShardPort::new(8, 8, Arc::default())));
+        let core = |known| ShardCore::new(Framing::Framed, 7, connected, LIMITS, hash(), Some(known));
+        let mut cores: Vec<ShardCore> = KnownAddrs::new(&hash(), &ports).into_iter().map(core).collect();
+        let addr = "10.0.0.9:1".parse().unwrap();
+        let open = ShardOp::Open { slot: 0, generation: 1, addr, dial: !connected };
+        cores[1].begin(Batch { ops: vec![open], entries: vec![BatchEntry::Op(0)], ..Batch::default() });
+        cores[1].resume(&mut Wire::default(), Timestamp(0));
+        let mut sink = Sink {
+            inbox: &mut Inbox::default(),
+            port: &ports[0],
+            core: &mut cores[0],
+            greeter: &mut Greeter::new(Cookies::with_secret([0; 16]), Duration::ZERO, connected, hash()),
+            framing: Framing::Framed,
+            limits: LIMITS,
+            now: Timestamp(0),
+            counts: Counts::default(),
+            datagrams_left: 1,
+        };
+        sink.push(addr, None, &Encoder::new(9).message(Label::default(), b"said meanwhile").unwrap());
+        assert_eq!((ports[0].inbound.len(), ports[0].unknown.len()), queues, "connected: {connected}");
+    }
+}
+
 /// Goal: where an address's sequences wrap, each leg is confirmed by its own number, and answers are numbered on.
 #[test]
 fn confirmations_survive_the_wrap_of_sequences() {
-    let limits = ShardLimits {
-        endpoint_legs_max: 256,
-        endpoint_bytes_max: 1 << 20,
-        datagram_bytes_max: 1200,
-        inbound_bytes_max: 1 << 20,
-        hellos: HelloPolicy::Challenge,
-        hellos_per_tick_max: 1,
-        connect_timeout: Duration::from_secs(1),
-        ack_timeout: Duration::from_secs(1),
-    };
-    let hash = SeedableRandomState::with_seed(1, foldhash::SharedSeed::global_fixed());
-    let (mut core, mut io) = (ShardCore::new(Framing::Framed, 7, false, limits, hash, None), Wire::default());
+    let (mut core, mut io) = (ShardCore::new(Framing::Framed, 7, false, LIMITS, hash(), None), Wire::default());
     core.table.begin_at(u32::MAX - 3);
     let addr: SocketAddr = "10.0.0.9:1".parse().unwrap();
     let mut batch = Batch { ops: vec![ShardOp::Open { slot: 0, generation: 1, addr, dial: true }], ..Batch::default() };
