@@ -29,9 +29,9 @@ pub(crate) enum Kind {
     /// Hands over whatever comes.
     Plain { socket: UdpSocket, server: SocketAddr, encoder: Encoder, acknowledger: Acknowledger },
     /// Hands over no datagram twice.
-    Client { client: Client, asked: BTreeMap<MessageId, u64>, confirmed: Vec<u64> },
+    Client { client: Box<Client>, asked: BTreeMap<MessageId, u64>, confirmed: Vec<u64> },
     /// Hands over whatever comes.
-    Engine(Host),
+    Engine(Box<Host>),
 }
 
 impl DatagramReader {
@@ -47,13 +47,13 @@ impl DatagramReader {
     pub(crate) fn client(name: u32, server: SocketAddr) -> Self {
         let options = ClientOptions { epoch: Some(name), ..ClientOptions::default() };
         let client = Client::connect(server, options).expect("a port on the loopback");
-        Self::new(Kind::Client { client, asked: BTreeMap::new(), confirmed: Vec::new() }, name)
+        Self::new(Kind::Client { client: Box::new(client), asked: BTreeMap::new(), confirmed: Vec::new() }, name)
     }
 
     pub(crate) fn engine(host: Host, server: SocketAddr) -> Self {
         host.engine.net.directory().insert(CALLER, vec![PeerData::new(server)]).expect("an address to send to");
         let name = host.name;
-        Self::new(Kind::Engine(host), name)
+        Self::new(Kind::Engine(Box::new(host)), name)
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {

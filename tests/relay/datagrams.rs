@@ -35,7 +35,9 @@ impl Run {
     fn new(case: &Case) -> (Self, DatagramFaults) {
         let mut random = case.random();
         let faults = DatagramFaults::any(&mut random);
-        let engine = |name| Host::new(Loopback::on(loopback("127.0.0.1:0"), config(), |builder| builder), name);
+        let shards = random.usize(1..=2);
+        let engine =
+            |name| Host::new(Loopback::on(loopback("127.0.0.1:0"), config(), |builder| builder.shards(shards)), name);
         let host = engine(ENGINE);
         let link = |at: usize| Link::new(host.engine.addr(), [ENGINE, at as u32], faults, case.seed, at);
         let mut links: Vec<Link> = (0..3).map(link).collect();

@@ -15,7 +15,7 @@ pub(crate) const CALLER: u64 = 1;
 pub(crate) enum StreamReader {
     Plain(Plain),
     Engine {
-        host: Host,
+        host: Box<Host>,
         /// Connections that have ended, and why.
         ends: Vec<(SocketAddr, StopCause)>,
     },
@@ -27,7 +27,7 @@ impl StreamReader {
     }
 
     pub(crate) fn engine(host: Host) -> Self {
-        Self::Engine { host, ends: Vec::new() }
+        Self::Engine { host: Box::new(host), ends: Vec::new() }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -63,7 +63,7 @@ impl StreamReader {
                 Event::Connected { addr, .. } if net.readdress(&CALLER, addr).is_ok() => {}
                 Event::Connected { addr, .. } => drop(net.admit(CALLER, addr).expect("it can be sent to")),
                 Event::EndpointDown { addr, cause, .. } | Event::Disconnected { addr, cause } => {
-                    ends.push((addr, cause))
+                    ends.push((addr, cause));
                 }
                 _ => {}
             }

@@ -17,7 +17,7 @@ pub(crate) const ENGINE: u32 = 100;
 /// The longest messages, in bytes.
 const LONGEST: usize = 20_000;
 /// Turns between two tries to get through once everything is well again.
-const CALL_TURNS: u64 = 10;
+const CALL_TURNS: u64 = 20;
 /// Rounds of messages in which nothing may go wrong any more.
 const ROUNDS: usize = 4;
 
@@ -41,8 +41,9 @@ impl Run {
         let faults = faults(&mut random);
         let is_tight = random.u8(..3) == 0;
         let engine = |tcp: Tcp, random: &mut Rng, name| {
-            let send_buffer = random.bool().then_some(4096);
-            Host::new(Loopback::on(tcp.send_buffer_bytes(send_buffer), limits(is_tight), |builder| builder), name)
+            let (send_buffer, shards) = (random.bool().then_some(4096), random.usize(1..=2));
+            let tcp = tcp.send_buffer_bytes(send_buffer);
+            Host::new(Loopback::on(tcp, limits(is_tight), |builder| builder.shards(shards)), name)
         };
         let reader = engine(Tcp::listen(addr("127.0.0.1:0")), &mut random, 2);
         let host = engine(Tcp::dial(), &mut random, ENGINE);
@@ -119,6 +120,7 @@ impl Run {
         self.links.iter_mut().for_each(Link::heal);
         let (first, began) = (self.host.asked.len() as u64, self.turn);
         let mut called: Vec<Option<u64>> = vec![None; self.readers.len()];
+        // When a reader's last call has come, nothing is under way behind which an acknowledgement would have no room.
         self.until("whoever is listed and reachable is reached, and reaches", |run| {
             let deaf: Vec<u64> = (0..)
                 .zip(0..run.links.len())
@@ -133,7 +135,7 @@ impl Run {
                 }
                 for &at in &mute {
                     let call = run.readers[at].say(false, 20);
-                    called[at] = called[at].or(call);
+                    called[at] = call;
                 }
             }
             deaf.is_empty() && mute.is_empty()
@@ -163,7 +165,7 @@ impl Run {
     /// All engines.
     fn hosts(&self) -> impl Iterator<Item = &Host> {
         let readers = self.readers.iter().filter_map(|reader| match reader {
-            StreamReader::Engine { host, .. } => Some(host),
+            StreamReader::Engine { host, .. } => Some(&**host),
             StreamReader::Plain(_) => None,
         });
         readers.chain([&self.host])
@@ -176,7 +178,8 @@ impl Run {
 
     /// What is to be known of a case that fails.
     fn books(&self) -> String {
-        self.hosts().map(|host| format!("{}: {}; ", host.name, host.engine.net.report().legs)).collect()
+        let books = self.hosts().map(|host| format!("{}: {}", host.name, host.engine.net.report().legs));
+        books.collect::<Vec<_>>().join("; ")
     }
 
     /// Whether a reader has got a message from this number on.

@@ -7,7 +7,7 @@ use tickcast::{DropReason, Event, Outcome, StopCause};
 use crate::host::Allowed;
 use crate::log::{self, Said};
 use crate::stream_reader::{CALLER, StreamReader};
-use crate::stream_relay::Link;
+use crate::stream_relay::{Link, Pair};
 use crate::stream_run::{ENGINE, Run};
 
 impl Run {
@@ -120,14 +120,20 @@ impl Run {
             _ => None,
         });
         let ends: Vec<StopCause> = ends.collect();
-        let known = link.pairs.iter().zip(&ends).enumerate();
-        for (index, (pair, &found)) in known {
-            if let Some(expected) = pair.causes[1] {
-                assert_eq!(found, expected, "why connection {index} is over, for the engine; of all: {ends:?}");
-            }
-        }
-        assert_eq!(ends.len() + 1, link.pairs.len(), "every connection but the last has ended: {ends:?}");
+        let (_, over) = link.pairs.split_last().expect("somebody was reached");
+        let expected: Vec<_> = over.iter().map(|pair| pair.causes[1]).collect();
+        assert!(fits(over, &ends), "why connections are over, for the engine: {ends:?}, and not {expected:?}");
     }
+}
+
+/// Whether these are the causes of the ends of these connections, where they are known. A connection that the engine has written
+/// nothing to may have ended before it knew that there was one; then nothing is told.
+fn fits(pairs: &[Pair], ends: &[StopCause]) -> bool {
+    let Some((pair, pairs)) = pairs.split_first() else { return ends.is_empty() };
+    let is_told = ends
+        .split_first()
+        .is_some_and(|(&end, ends)| pair.causes[1].is_none_or(|expected| expected == end) && fits(pairs, ends));
+    is_told || (pair.pipes[0].taken.is_empty() && fits(pairs, ends))
 }
 
 /// What was passed on arrives, in order and whole: all of it, or the beginning of it where what was on its way may be lost.
