@@ -51,8 +51,12 @@ impl Run {
             host.engine.net.directory().insert(peer, vec![PeerData::new(link.front())]).expect("an address to send to");
         }
         let mut run = Self { random, turn: 0, idle: Idle::new(), host, links, readers };
-        // So that all peers are known.
-        run.turn();
+        // What comes from strangers is heard after all else, so that it may be overtaken.
+        run.until("nobody is a stranger", |run| {
+            let up = |host: &Host| host.engine.net.report().endpoints.up;
+            let knows = |reader: &DatagramReader| !matches!(&reader.kind, Kind::Engine(host) if up(host) == 0);
+            up(&run.host) == run.links.len() as u64 && run.readers.iter().all(knows)
+        });
         (run, faults)
     }
 
