@@ -51,13 +51,37 @@ impl Run {
             host.engine.net.directory().insert(peer, vec![PeerData::new(link.front())]).expect("an address to send to");
         }
         let mut run = Self { random, turn: 0, idle: Idle::new(), host, links, readers };
-        // What comes from strangers is heard after all else, so that it may be overtaken.
-        run.until("nobody is a stranger", |run| {
-            let up = |host: &Host| host.engine.net.report().endpoints.up;
-            let knows = |reader: &DatagramReader| !matches!(&reader.kind, Kind::Engine(host) if up(host) == 0);
-            up(&run.host) == run.links.len() as u64 && run.readers.iter().all(knows)
-        });
+        // So that all peers are known.
+        run.turn();
+        run.meet();
         (run, faults)
+    }
+
+    /// Has the engines write to each other before the relay passes anything on: from then on all of their shards know whom they
+    /// write to. What comes from strangers is heard after all else, and may be overtaken.
+    fn meet(&mut self) {
+        let peers: Vec<u64> = (0..self.links.len() as u64).collect();
+        self.host.send(Asked { to: peers.clone(), ..Asked::default() }, 8);
+        for reader in &mut self.readers {
+            reader.say(false, 8);
+        }
+        let mut turns = 0;
+        loop {
+            self.host.step();
+            let mut met = self.host.outcomes.len() == peers.len();
+            for reader in &mut self.readers {
+                if let Kind::Engine(host) = &mut reader.kind {
+                    host.step();
+                    met &= host.outcomes.len() == 1;
+                }
+            }
+            if met {
+                break;
+            }
+            turns += 1;
+            assert!(turns < TURNS_MAX, "what is sent at once is written; {}", self.host.engine.net.report().legs);
+            self.idle.wait();
+        }
     }
 
     fn turn(&mut self) {
