@@ -14,8 +14,7 @@
 //!                            └── Remove ► despawned           its legs go to the heir, or end
 //! ```
 
-use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
@@ -482,21 +481,30 @@ fn is_usable(state: EndpointState) -> bool {
 }
 
 /// Fills an empty queue with legs from several endpoints of one peer, in order. Of two legs of one message the one that has
-/// waited longer ends: its address is gone, and the message goes where the other does. Of two with one key the later takes
-/// the place of the earlier, as ever.
-pub(crate) fn merge<P: PeerId>(mut from: Vec<HeldLeg>, queue: &mut HeldQueue, legs: &mut Legs<P>, whose: Whose) {
-    from.retain(|leg| legs.is_live(leg));
-    from.sort_by_key(|leg| (leg.place, Reverse(leg.stamp)));
-    let mut seen = BTreeSet::new();
-    for leg in from {
+/// waited longer ends, and the other has the earlier place of the two: its address is gone, and the message goes where the
+/// other does. Of two messages with one key the later takes the place of the earlier, as ever.
+pub(crate) fn merge<P: PeerId>(from: Vec<HeldLeg>, queue: &mut HeldQueue, legs: &mut Legs<P>, whose: Whose) {
+    let mut kept: BTreeMap<u64, HeldLeg> = BTreeMap::new();
+    for mut leg in from {
+        if !legs.is_live(&leg) {
+            continue;
+        }
         let sequence = legs.sequence(&leg);
-        let twin = !seen.insert(sequence);
+        if let Some(twin) = kept.remove(&sequence) {
+            let place = leg.place.min(twin.place);
+            let (younger, older) = if twin.stamp > leg.stamp { (twin, leg) } else { (leg, twin) };
+            legs.drop_held(&older, DropReason::AddressRemoved, whose);
+            leg = HeldLeg { place, ..younger };
+        }
+        kept.insert(sequence, leg);
+    }
+    let mut kept: Vec<(u64, HeldLeg)> = kept.into_iter().collect();
+    kept.sort_by_key(|(_, leg)| leg.place);
+    for (sequence, leg) in kept {
         // A leg may stand before an older one with its key, in the place of one that it has replaced.
         let outdated = leg.keyed
             && queue.iter().any(|other| other.keyed && other.key == leg.key && legs.sequence(other) > sequence);
-        if twin {
-            legs.drop_held(&leg, DropReason::AddressRemoved, whose);
-        } else if outdated {
+        if outdated {
             legs.drop_held(&leg, DropReason::Superseded, whose);
         } else {
             legs.move_held(queue, leg, whose);

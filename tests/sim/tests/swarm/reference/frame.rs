@@ -1,6 +1,5 @@
 //! The reference's frame: what it takes in, and the life of an endpoint.
 
-use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 
 use super::*;
@@ -279,20 +278,28 @@ impl Model {
         true
     }
 
-    /// In order; of two legs of one message the one that has waited longer ends.
-    pub(super) fn merge(&mut self, mut legs: Vec<Leg>) -> Vec<Leg> {
-        legs.sort_by_key(|leg| (leg.place, Reverse(leg.stamp)));
+    /// In order; of two legs of one message the one that has waited longer ends, and the other has the earlier place.
+    pub(super) fn merge(&mut self, legs: Vec<Leg>) -> Vec<Leg> {
+        let mut kept: BTreeMap<u64, Leg> = BTreeMap::new();
+        for leg in legs {
+            let Some(twin) = kept.remove(&leg.sequence) else {
+                kept.insert(leg.sequence, leg);
+                continue;
+            };
+            let place = leg.place.min(twin.place);
+            let (younger, older) = if twin.stamp > leg.stamp { (twin, leg) } else { (leg, twin) };
+            self.end(&older, DropReason::AddressRemoved);
+            kept.insert(younger.sequence, Leg { place, ..younger });
+        }
+        let mut legs: Vec<Leg> = kept.into_values().collect();
+        legs.sort_by_key(|leg| leg.place);
         let mut merged: Vec<Leg> = Vec::new();
-        let mut seen = BTreeSet::new();
         for leg in legs {
             let newer = |other: &Leg| leg.key().is_some() && other.key() == leg.key() && other.sequence > leg.sequence;
-            if merged.iter().any(newer) && !seen.contains(&leg.sequence) {
-                seen.insert(leg.sequence);
+            if merged.iter().any(newer) {
                 self.end(&leg, DropReason::Superseded);
-            } else if seen.insert(leg.sequence) {
-                self.put_behind(&mut merged, leg);
             } else {
-                self.end(&leg, DropReason::AddressRemoved);
+                self.put_behind(&mut merged, leg);
             }
         }
         merged
