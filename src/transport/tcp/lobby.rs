@@ -63,6 +63,11 @@ impl<I> Lobby<I> {
         lock(&self.present).remove(&addr)
     }
 
+    /// Whether this connection is still there, and nobody has taken it.
+    pub(super) fn has(&self, addr: SocketAddr, key: Key) -> bool {
+        lock(&self.present).get(&addr) == Some(&key)
+    }
+
     /// Takes this connection, unless somebody has already.
     pub(super) fn leave(&self, addr: SocketAddr, key: Key) -> bool {
         let mut present = lock(&self.present);

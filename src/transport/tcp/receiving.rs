@@ -10,7 +10,7 @@ use tickcast_components::StopCause;
 use tokio::time::Instant;
 
 use super::causes::cause;
-use super::connection::Taken;
+use super::connection::{Role, Taken};
 use super::net::{Io, Net};
 use super::table::{READ_BYTES_MAX, Table, unconstrained};
 use crate::transport::ReceiveSink;
@@ -66,6 +66,13 @@ impl<N: Net> Table<N> {
         if self.places.connection(index).is_none_or(|connection| !connection.listed) {
             return false;
         }
+        if self.is_wanted_elsewhere(index) {
+            // What has not been read is a peer's, and comes with the connection.
+            if let Some(connection) = self.places.connection(index) {
+                connection.listed = false;
+            }
+            return false;
+        }
         match self.read(index, buffer, sink, now, read_bytes) {
             Turn::Empty => {
                 if let Some(connection) = self.places.connection(index) {
@@ -98,6 +105,13 @@ impl<N: Net> Table<N> {
                 false
             }
         }
+    }
+
+    /// Whether another shard has taken the connection out of the lobby and is about to have it.
+    fn is_wanted_elsewhere(&mut self, index: u32) -> bool {
+        let Some(key) = self.places.key(index) else { return false };
+        let Some(connection) = self.places.connection(index) else { return false };
+        matches!(connection.role, Role::Nobody) && !self.lobby.has(connection.addr, key)
     }
 
     fn read(

@@ -2,6 +2,7 @@
 
 use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tickcast_components::StopCause;
@@ -252,6 +253,28 @@ async fn another_shard_takes_a_connection_over() {
     first.run();
     assert_eq!(first.turns, turns, "it is no concern of the first");
     assert_eq!((first.events(), setup.counts().connections), (vec![], 0));
+}
+
+/// Goal: what comes once another shard has taken a connection is left for that shard to read, even before it has said so: it is a
+/// peer's from then on, whom nothing is dropped of.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_read_of_a_connection_that_another_shard_has_taken() {
+    let setup = Setup::default();
+    let [mut first, mut second] = setup.shards();
+    let wire = setup.script.connect(addr(1));
+    wire.say_frame("a stranger's");
+    assert_eq!(first.events(), [accepted(addr(1))]);
+    let lobby = Arc::clone(&first.table.lobby);
+    let key = lobby.take(addr(1)).unwrap();
+    wire.say_frame("a peer's");
+    first.run();
+    assert_eq!(first.frames, [(addr(1), None, b"a stranger's".to_vec())]);
+    // Now it says so.
+    lobby.enter(addr(1), key);
+    second.open(0, addr(1), Opening::Attach);
+    first.run();
+    second.run();
+    assert_eq!(second.frames, [(addr(1), Some(0), b"a peer's".to_vec())]);
 }
 
 /// Goal: whatever happens to a connection on its way to another shard, exactly one of the two tells of it.
