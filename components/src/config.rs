@@ -24,7 +24,8 @@ pub struct NetworkConfig {
     /// Messages that wait for the next tick, in each of two lanes: those of the frame thread, and those of handles.
     /// Full: `SendError::IngressFull`. Fixed when the engine is built.
     pub ingress_messages_max: usize,
-    /// Payload bytes that wait for the next tick, in each of the two lanes. Full: `SendError::IngressFull`.
+    /// Payload bytes that wait for the next tick, in each of the two lanes; in that of handles an empty payload counts as one.
+    /// Full: `SendError::IngressFull`.
     pub ingress_bytes_max: usize,
     /// The longest payload. Over it: `SendError::PayloadTooLarge`. Never more than the transport can carry.
     pub message_bytes_max: usize,

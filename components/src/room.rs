@@ -88,7 +88,7 @@ impl RoomWanted {
         self.0.swap(false, Ordering::AcqRel);
     }
 
-    /// To be called after room was made: whether somebody is to be woken.
+    /// To be called after room may have been made: whether somebody is to be woken.
     #[must_use]
     pub fn answer(&self) -> bool {
         self.0.swap(false, Ordering::AcqRel)

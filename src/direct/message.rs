@@ -37,9 +37,10 @@ pub struct OutgoingMessage {
 pub struct MessageOutcome<P> {
     /// Which message.
     pub id: MessageId,
-    /// To whom; `None` for a bare address, and for what ended by its age or its deadline while it waited.
+    /// To whom; `None` for a bare address, and for what was refused, or ended by its age, its deadline or a shutdown before it was
+    /// queued for an address.
     pub peer: Option<P>,
-    /// To which address; `None` if it never had one, and for what ended so while it waited for one.
+    /// To which address; `None` if it never had one, and where `peer` is for one of those reasons.
     pub addr: Option<SocketAddr>,
     /// What became of it.
     pub outcome: Outcome,

@@ -1,7 +1,8 @@
 //! Which addresses have a sender, on whichever shard: only one shard receives, and it must tell peers from strangers, and
 //! pass on what concerns another shard's numbers.
 //!
-//! A shard that is alone asks its own table and pays nothing for this.
+//! A shard that is alone asks its own table and pays nothing for this. Where endpoints have connections nobody is told from a
+//! stranger by it: it says only which addresses other shards' endpoints have.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -176,6 +176,9 @@ impl<S: TransportShard> ShardTask<S> {
             self.port.reports_room.ask();
             // The frame may have made room before it could see that.
             refused = self.port.reports.push(report);
+            if refused.is_ok() {
+                self.port.reports_room.withdraw();
+            }
         }
         if let Err(report) = refused {
             let empty = self.core.restore_report(report);

@@ -66,7 +66,8 @@ pub(crate) fn arrivals<P: PeerId>(
     }
     for shard in &senders.shards.list {
         let port = &shard.port;
-        // A shard that stopped reading because the queue was full goes on now that there is room.
+        // A shard that stopped reading because there was no room looks again: there may be some now, and only it knows how much it
+        // needs.
         if port.inbound_room.answer() {
             port.waker.wake();
         }

@@ -151,7 +151,8 @@ impl ShardCore {
     }
 
     /// Puts an endpoint on the list of those to be answered if the frame has asked how much it can take, and half of its
-    /// queue is free. The answer is made when it is told, since there may be more room by then. To be called whenever its queue has become shorter.
+    /// queue is free. The answer is made when it is told, since there may be more room by then. To be called whenever its queue
+    /// has become shorter.
     pub(super) fn freed(&mut self, slot: Slot) {
         let (free_legs, free_bytes) = self.room(slot);
         let (legs_max, bytes_max) = (self.limits.endpoint_legs_max, self.limits.endpoint_bytes_max as u64);

@@ -1,6 +1,7 @@
 //! One model for each agreement. Loom fails where somebody waits whom nobody wakes.
 //!
-//! What the threads do beside the agreement is relaxed, so that only the agreement can make one see what the other did.
+//! What the threads do beside the agreement is relaxed wherever it can be, so that only the agreement makes one see what the other
+//! did. Queues are a library's, and a mutex stands for them here.
 
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr};
@@ -105,7 +106,8 @@ fn who_waits_for_room_is_woken() {
     reader.join().unwrap();
 }
 
-/// Goal: nothing that was let in comes after a queue was found closed and empty.
+/// Goal: nothing that was let in comes after a queue was found closed and empty. What is tried is in which order handles and frame
+/// take their steps; that the frame's is this one, a test of the engine sees (`src/handle.rs`).
 fn nothing_comes_after_the_end() {
     let ingress = Arc::new((Reservations::default(), Mutex::new(0)));
     let handles: Vec<_> = (0..2)

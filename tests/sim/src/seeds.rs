@@ -10,7 +10,7 @@ use std::thread::{available_parallelism, current, panicking, scope};
 
 use fastrand::Rng;
 
-/// The variable that says how many seeds are run.
+/// The variable that says how many seeds are run. Tests that have cases of several kinds take it as a percentage of theirs.
 pub const COUNT: &str = "TICKCAST_SEEDS";
 /// The variable that names the one seed to be run.
 pub const ONE: &str = "TICKCAST_SEED";
