@@ -13,10 +13,9 @@ use tickcast::framing::decode;
 use tickcast::transport::memory::{MemoryNetwork, MemorySocket};
 use tickcast::{AddressPolicy, Cancelled, Message, NetworkConfig, PeerData, PeerMap, Target, TickReport, Tickcast};
 use tickcast_sim::law;
+use tickcast_sim::seeds::cases;
 use tickcast_sim::shrink::minimise;
 use tokio::sync::watch;
-
-use crate::cases;
 
 type Peer = u64;
 type Lists = BTreeMap<Peer, Vec<SocketAddr>>;

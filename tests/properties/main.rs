@@ -6,7 +6,7 @@
 //! `TICKCAST_SEEDS=n` runs so many times the usual number of cases in percent, `TICKCAST_SEED=s` runs one.
 
 use fastrand::Rng;
-use tickcast_sim::seeds::{self, Case};
+use tickcast_sim::seeds::cases;
 
 mod codec;
 mod directory;
@@ -17,9 +17,4 @@ pub(crate) fn for_each_seed(count: u64, property: impl Fn(&mut Rng)) {
     for case in cases(count) {
         property(&mut case.random());
     }
-}
-
-/// The cases to run.
-pub(crate) fn cases(count: u64) -> impl Iterator<Item = Case> {
-    seeds::cases(count * seeds::number(seeds::COUNT).unwrap_or(100) / 100)
 }

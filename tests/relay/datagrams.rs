@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use fastrand::Rng;
 use tickcast::{Outcome, PeerData};
-use tickcast_sim::seeds::Case;
+use tickcast_sim::seeds::{Case, cases};
 
 use crate::datagram_reader::{CALLER, DatagramReader, Kind, acked};
 use crate::datagram_relay::Link;
@@ -12,7 +12,7 @@ use crate::fate::DatagramFaults;
 use crate::host::{Allowed, Asked, Host, config};
 use crate::log;
 use crate::support::{Loopback, loopback};
-use crate::{Idle, TURNS_MAX, cases, payload};
+use crate::{Idle, TURNS_MAX, payload};
 
 /// The name of the engine that the tests are about.
 const ENGINE: u32 = 100;

@@ -17,7 +17,6 @@
 
 use std::time::Duration;
 
-use tickcast_sim::seeds::{self, Case};
 use tokio::net::UdpSocket;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -43,11 +42,6 @@ mod support;
 const PATIENCE: Duration = Duration::from_millis(1);
 /// Turns that anything may take before the test gives up.
 pub(crate) const TURNS_MAX: u64 = 5_000;
-
-/// The cases to run.
-pub(crate) fn cases(count: u64) -> impl Iterator<Item = Case> {
-    seeds::cases((count * seeds::number(seeds::COUNT).unwrap_or(100)).div_ceil(100))
-}
 
 /// Waits for a datagram that never comes, which is how a loop without sleeps lets other threads work. The runtime's timer is finer
 /// than a socket's.

@@ -1,6 +1,7 @@
 //! TCP through the relay.
 
-use crate::cases;
+use tickcast_sim::seeds::cases;
+
 use crate::fate::StreamFaults;
 use crate::host::Asked;
 use crate::stream_run::Run;

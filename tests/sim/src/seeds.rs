@@ -1,6 +1,7 @@
 //! Seeds: many runs, all cores, and one command that repeats the one that failed.
 
 use std::any::Any;
+use std::fmt;
 use std::ops::AddAssign;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
@@ -10,7 +11,8 @@ use std::thread::{available_parallelism, current, panicking, scope};
 
 use fastrand::Rng;
 
-/// The variable that says how many seeds are run. Tests that have cases of several kinds take it as a percentage of theirs.
+/// The variable that says how many seeds are run. The cases of a property take it as a
+/// percentage of theirs.
 pub const COUNT: &str = "TICKCAST_SEEDS";
 /// The variable that names the one seed to be run.
 pub const ONE: &str = "TICKCAST_SEED";
@@ -45,6 +47,13 @@ impl Tally {
     #[must_use]
     pub fn of(legs: u64, faults: u64) -> Self {
         Self { runs: 1, legs, faults }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mean = self.faults as f64 / self.runs as f64;
+        write!(f, "{} seeds, {} legs, {mean:.1} kinds of faults active on average", self.runs, self.legs)
     }
 }
 
@@ -157,7 +166,8 @@ pub fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, and not a number")))
 }
 
-/// The cases of a property, one after the other: the one of `TICKCAST_SEED`, else the first `count`.
+/// The cases of a property, one after the other: the one of `TICKCAST_SEED`, else the first `count`, or as much of that in percent
+/// as `TICKCAST_SEEDS` says.
 ///
 /// ```
 /// for case in tickcast_sim::seeds::cases(100) {
@@ -169,8 +179,9 @@ pub fn number(variable: &str) -> Option<u64> {
 ///
 /// # Panics
 ///
-/// If the variable is not a number.
+/// If a variable is not a number.
 pub fn cases(count: u64) -> impl Iterator<Item = Case> {
+    let count = (count * number(COUNT).unwrap_or(100)).div_ceil(100);
     let seeds = number(ONE).map_or(0..count, |seed| seed..seed + 1);
     seeds.map(|seed| Case { seed })
 }
