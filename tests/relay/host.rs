@@ -135,9 +135,13 @@ impl Host {
     /// Whether nothing is pending but legs of which a confirmation may come: it may have been lost, over a connection that took
     /// no more as well, and is waited for much longer than a test lasts.
     pub(crate) fn is_still(&self) -> bool {
-        let legs = (0..).zip(&self.asked).flat_map(|(number, asked)| asked.to.iter().map(move |&peer| (number, peer)));
-        let mut open = legs.filter(|leg| !self.outcomes.contains_key(leg));
+        let mut open = self.legs().filter(|leg| !self.outcomes.contains_key(leg));
         open.all(|(number, _)| self.asked[number as usize].ack)
+    }
+
+    /// All of its legs, by message and peer.
+    fn legs(&self) -> impl Iterator<Item = (u64, u64)> {
+        (0..).zip(&self.asked).flat_map(|(number, asked)| asked.to.iter().map(move |&peer| (number, peer)))
     }
 
     /// What has come from an address, by the numbers of whoever is behind it.
@@ -159,8 +163,7 @@ impl Host {
             idle.wait();
         }
         self.collect();
-        let legs = (0..).zip(&self.asked).flat_map(|(number, asked)| asked.to.iter().map(move |&peer| (number, peer)));
-        let legs: BTreeSet<(u64, u64)> = legs.collect();
+        let legs: BTreeSet<(u64, u64)> = self.legs().collect();
         assert_eq!(legs, self.outcomes.keys().copied().collect(), "every leg has one outcome");
     }
 
