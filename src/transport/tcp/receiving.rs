@@ -63,14 +63,13 @@ impl<N: Net> Table<N> {
         read_bytes: &mut usize,
     ) -> bool {
         let Some(index) = self.to_read.pop_front() else { return false };
-        if self.places.connection(index).is_none_or(|connection| !connection.listed) {
+        let Some(key) = self.places.key(index) else { return false };
+        let Some(connection) = self.places.connection(index).filter(|connection| connection.listed) else {
             return false;
-        }
-        if self.is_wanted_elsewhere(index) {
-            // What has not been read is a peer's, and comes with the connection.
-            if let Some(connection) = self.places.connection(index) {
-                connection.listed = false;
-            }
+        };
+        if matches!(connection.role, Role::Nobody) && !self.lobby.has(connection.addr, key) {
+            // Another shard has taken it out of the lobby: what has not been read is a peer's, and comes with the connection.
+            connection.listed = false;
             return false;
         }
         match self.read(index, buffer, sink, now, read_bytes) {
@@ -105,13 +104,6 @@ impl<N: Net> Table<N> {
                 false
             }
         }
-    }
-
-    /// Whether another shard has taken the connection out of the lobby and is about to have it.
-    fn is_wanted_elsewhere(&mut self, index: u32) -> bool {
-        let Some(key) = self.places.key(index) else { return false };
-        let Some(connection) = self.places.connection(index) else { return false };
-        matches!(connection.role, Role::Nobody) && !self.lobby.has(connection.addr, key)
     }
 
     fn read(
