@@ -1,14 +1,15 @@
 //! What is said of a run that failed: why, and the smallest plan that fails in the same way.
-//!
-//! A plan is data: a shape, and what happens in which tick. Whoever draws plans says how one is played and cut; making it smaller
-//! and telling of it is the same for all.
 
 use std::fmt;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::scenario::Scenario;
 use crate::seeds::{said, tries_from_env};
 use crate::shrink::minimise;
+
+/// Runs that making a plan smaller may take.
+const TRIES: usize = 600;
 
 /// A promise is broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,51 +28,33 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A plan that can be played again, and made smaller.
-pub trait Scenario: Sized {
-    /// One thing that happens.
-    type Act: Clone + fmt::Debug;
-
-    /// What it is played on, for whoever reads of it.
-    fn shape(&self) -> String;
-
-    /// What happens in which tick, in order.
-    fn acts(&self) -> &[(u32, Self::Act)];
-
-    /// The same with these acts, over so many ticks; `None` leaves their number as it is.
-    #[must_use]
-    fn with(&self, ticks: Option<u32>, acts: &[(u32, Self::Act)]) -> Self;
-
-    /// Plays it. With `verbose` it says what happens.
-    ///
-    /// # Errors
-    ///
-    /// The first promise that is broken.
-    fn play(&self, verbose: bool) -> Result<(), Failure>;
-}
-
 /// Plays a plan; a panic in it is a failure, too.
 ///
 /// # Errors
 ///
 /// The first promise that is broken.
 pub fn attempt(plan: &impl Scenario) -> Result<(), Failure> {
-    let played = catch_unwind(AssertUnwindSafe(|| plan.play(false)));
+    let played = catch_unwind(AssertUnwindSafe(|| plan.play(false).map(drop)));
     let panicked = |panic: &_| Failure { law: "no panic", tick: 0, text: said(panic) };
     played.unwrap_or_else(|panic| Err(panicked(&*panic)))
 }
 
 /// The failure of a plan, and the smallest plan with the same one: fewer ticks, and of what happens only what is needed, as far as
-/// `tries` runs show, or as many as the environment [says](crate::seeds::TRIES). It is played once more, with words, if somebody
+/// 600 runs show, or as many as the environment [says](crate::seeds::TRIES). It is played once more, with words, if somebody
 /// wants to see it.
 ///
 /// ```
-/// use tickcast_sim::failure::{Failure, Scenario, shrunk};
+/// use tickcast_sim::failure::{Failure, shrunk};
+/// use tickcast_sim::scenario::{Played, Scenario};
 ///
 /// struct Plan(Vec<(u32, char)>);
 ///
 /// impl Scenario for Plan {
 ///     type Act = char;
+///
+///     fn draw(seed: u64) -> Self {
+///         Self((0..).zip("abxc".chars().cycle().skip(seed as usize).take(4)).collect())
+///     }
 ///
 ///     fn shape(&self) -> String {
 ///         "letters".to_owned()
@@ -85,25 +68,33 @@ pub fn attempt(plan: &impl Scenario) -> Result<(), Failure> {
 ///         Self(acts.to_vec())
 ///     }
 ///
-///     fn play(&self, _verbose: bool) -> Result<(), Failure> {
+///     fn fault(_act: &char) -> Option<String> {
+///         None
+///     }
+///
+///     fn legs_min(&self) -> u64 {
+///         0
+///     }
+///
+///     fn play(&self, _verbose: bool) -> Result<Played, Failure> {
 ///         let found = self.0.iter().find(|(_, letter)| *letter == 'x');
 ///         let broken = |tick| Failure { law: "no x", tick, text: "there is one".to_owned() };
-///         found.map_or(Ok(()), |&(tick, _)| Err(broken(tick.into())))
+///         found.map_or(Ok(Played::default()), |&(tick, _)| Err(broken(tick.into())))
 ///     }
 /// }
 ///
-/// let plan = Plan(vec![(0, 'a'), (1, 'b'), (2, 'x'), (3, 'c')]);
+/// let plan = Plan::draw(0);
 /// let failure = plan.play(false).unwrap_err();
-/// let text = shrunk(&plan, &failure, 100, false);
+/// let text = shrunk(&plan, &failure, false);
 /// assert!(text.contains("tick   2: 'x'") && !text.contains("'b'"), "{text}");
 /// ```
-pub fn shrunk<S: Scenario>(plan: &S, failure: &Failure, tries: usize, verbose: bool) -> String {
+pub fn shrunk<S: Scenario>(plan: &S, failure: &Failure, verbose: bool) -> String {
     let fails = |plan: &S| attempt(plan).is_err_and(|other| other.law == failure.law);
     let ticks = u32::try_from(failure.tick).unwrap_or(u32::MAX);
     let early: Vec<_> = plan.acts().iter().filter(|(tick, _)| *tick < ticks).cloned().collect();
     let shorter = plan.with(Some(ticks), &early);
     let small = if fails(&shorter) { shorter } else { plan.with(None, plan.acts()) };
-    let acts = minimise(small.acts().to_vec(), tries_from_env(tries), |acts| fails(&small.with(None, acts)));
+    let acts = minimise(small.acts().to_vec(), tries_from_env(TRIES), |acts| fails(&small.with(None, acts)));
     let small = small.with(None, &acts);
     if verbose {
         println!("== the smallest plan that fails so");

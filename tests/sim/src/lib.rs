@@ -47,6 +47,7 @@
 
 pub mod failure;
 pub mod law;
+pub mod scenario;
 pub mod seeds;
 pub mod shrink;
 pub mod time;

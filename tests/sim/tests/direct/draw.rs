@@ -2,8 +2,6 @@
 //!
 //! Swarm testing (Groce et al., 2012): each seed leaves most kinds out, so that what is in comes thick enough to matter.
 
-use std::collections::BTreeSet;
-
 use fastrand::Rng;
 use tickcast::StopCause;
 use tickcast_sim::weather::{FaultKind, strength};
@@ -79,40 +77,6 @@ impl Plan {
             plan.acts.insert(random.usize(first..=last), (tick, end));
         }
         plan
-    }
-
-    /// Whether the host ends it before the plan does.
-    pub(crate) fn stops_early(&self) -> bool {
-        self.acts.iter().any(|(_, act)| matches!(act, Act::End(_) | Act::Drop))
-    }
-
-    /// How many kinds of things go wrong in it.
-    pub(crate) fn fault_kinds(&self) -> u64 {
-        let mut kinds: BTreeSet<FaultKind> = BTreeSet::new();
-        let mut others: BTreeSet<&str> = BTreeSet::new();
-        for (_, act) in &self.acts {
-            let other = match act {
-                Act::Fault { kind, .. } => {
-                    kinds.insert(*kind);
-                    continue;
-                }
-                Act::Deaf { .. } => "deaf",
-                Act::SocketFull { .. } => "socket full",
-                Act::Stop { .. } | Act::HangUp { .. } => "stop",
-                Act::Panic { .. } => "panic",
-                Act::Garbage { .. } => "garbage",
-                Act::List { .. } => "churn",
-                Act::Consume { .. } => "slow consumer",
-                Act::Configure(_) => "config",
-                Act::Close(_) => "closed channel",
-                Act::Jump(_) => "jump",
-                Act::End(_) => "end",
-                Act::Drop => "drop",
-                _ => continue,
-            };
-            others.insert(other);
-        }
-        (kinds.len() + others.len()) as u64
     }
 
     /// What goes wrong between the sender and the others.

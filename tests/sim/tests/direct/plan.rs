@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tickcast::{Framing, NetworkConfig, Overflow, StopCause};
-use tickcast_sim::failure::{Failure, Scenario};
+use tickcast_sim::failure::Failure;
+use tickcast_sim::scenario::{Played, Scenario};
 use tickcast_sim::weather::FaultKind;
 
 use crate::world;
@@ -195,6 +196,10 @@ impl Shape {
 impl Scenario for Plan {
     type Act = Act;
 
+    fn draw(seed: u64) -> Self {
+        Self::of(seed)
+    }
+
     fn shape(&self) -> String {
         format!("{:?}", self.shape)
     }
@@ -208,7 +213,32 @@ impl Scenario for Plan {
         Self { seed: self.seed, shape: Shape { ticks, ..self.shape.clone() }, acts: acts.to_vec() }
     }
 
-    fn play(&self, verbose: bool) -> Result<(), Failure> {
-        world::play(self, verbose).map(drop)
+    fn fault(act: &Act) -> Option<String> {
+        let fault = match act {
+            Act::Fault { kind, .. } => return Some(format!("{kind:?}")),
+            Act::Deaf { .. } => "deaf",
+            Act::SocketFull { .. } => "socket full",
+            Act::Stop { .. } | Act::HangUp { .. } => "stop",
+            Act::Panic { .. } => "panic",
+            Act::Garbage { .. } => "garbage",
+            Act::List { .. } => "churn",
+            Act::Consume { .. } => "slow consumer",
+            Act::Configure(_) => "config",
+            Act::Close(_) => "closed channel",
+            Act::Jump(_) => "jump",
+            Act::End(_) => "end",
+            Act::Drop => "drop",
+            _ => return None,
+        };
+        Some(fault.to_owned())
+    }
+
+    /// Unless the host ends it before the plan does.
+    fn legs_min(&self) -> u64 {
+        if self.acts.iter().any(|(_, act)| matches!(act, Act::End(_) | Act::Drop)) { 0 } else { 200 }
+    }
+
+    fn play(&self, verbose: bool) -> Result<Played, Failure> {
+        world::play(self, verbose)
     }
 }

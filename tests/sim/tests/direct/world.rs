@@ -15,6 +15,7 @@ use tickcast::direct::{
 use tickcast::transport::memory::MemoryNetwork;
 use tickcast::{BuildError, NetworkConfig, PeerMap};
 use tickcast_sim::failure::Failure;
+use tickcast_sim::scenario::Played;
 use tickcast_sim::time;
 use tickcast_sim::weather::{FaultKind, Weather};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -24,14 +25,6 @@ use crate::judge::Judge;
 use crate::observed::{Log, Observed, ObservedRun};
 use crate::others::Others;
 use crate::plan::{Act, Ending, ONESELF, PeerKey, Plan, Shape, server};
-
-/// What a run that kept every promise has come to.
-pub(crate) struct Played {
-    /// Messages that went into the channel.
-    pub(crate) messages: u64,
-    /// What each tick did, as one number.
-    pub(crate) hashes: Vec<u64>,
-}
 
 /// Plays a plan to its end: the faults, the healing, the shutdown.
 pub(crate) fn play(plan: &Plan, verbose: bool) -> Result<Played, Failure> {
@@ -170,7 +163,7 @@ impl World {
             self.heal().await?;
         }
         self.leave().await?;
-        Ok(Played { messages: self.sequence, hashes: self.hashes })
+        Ok(Played { legs: self.sequence, hashes: self.hashes })
     }
 
     pub(crate) fn say(&self, what: impl FnOnce() -> String) {

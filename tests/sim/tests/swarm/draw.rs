@@ -93,37 +93,6 @@ impl Plan {
         plan
     }
 
-    /// Whether the host shuts down before its end.
-    pub(crate) fn stops_early(&self) -> bool {
-        self.acts.iter().any(|(_, act)| matches!(act, Act::Shutdown))
-    }
-
-    /// How many kinds of things go wrong in it.
-    pub(crate) fn fault_kinds(&self) -> u64 {
-        let mut kinds: BTreeSet<FaultKind> = BTreeSet::new();
-        let mut others: BTreeSet<&str> = BTreeSet::new();
-        for (_, act) in &self.acts {
-            let other = match act {
-                Act::Fault { kind, .. } => {
-                    kinds.insert(*kind);
-                    continue;
-                }
-                Act::Deaf { .. } => "deaf",
-                Act::SocketFull(_) => "socket full",
-                Act::Stop { .. } | Act::Hangup { .. } => "stop",
-                Act::Panic { .. } => "panic",
-                Act::List { .. } => "churn",
-                Act::Remove { .. } | Act::Despawn { .. } => "removal",
-                Act::Configure(_) => "config",
-                Act::Jump(_) => "jump",
-                Act::Shutdown => "shutdown",
-                _ => continue,
-            };
-            others.insert(other);
-        }
-        (kinds.len() + others.len()) as u64
-    }
-
     /// What goes wrong beside the network's faults, and what others do.
     fn world(&mut self, tick: u32, habits: &Habits, places: &[Place], random: &mut Rng) {
         let mut push = |act| self.acts.push((tick, act));

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tickcast::transport::memory::Faults;
 use tickcast::{AddressPolicy, MessageId, Overflow};
+use tickcast_sim::failure::Failure;
 
 use crate::plan::{Letter, PeerKey, Place, To, server};
-use crate::report::Failure;
 use crate::world::World;
 
 /// Ticks beyond what timers and budgets need: reports take one, directories another.

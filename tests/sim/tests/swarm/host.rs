@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tickcast::bevy_ecs::entity::Entity;
 use tickcast::components::Pending;
 use tickcast::{Addressed, Message, MessageId, PeerData, SendError, StopCause, Target};
+use tickcast_sim::failure::Failure;
 
 use crate::plan::{Act, Letter, PeerKey, Place, To, server};
-use crate::report::Failure;
 use crate::world::World;
 
 impl World {

@@ -11,10 +11,10 @@ use std::time::Duration;
 use tickcast::{
     AddressPolicy, Cancelled, DropReason, Event, MessageId, NetworkConfig, Outcome, Overflow, Receipt, TickReport,
 };
+use tickcast_sim::failure::Failure;
 use tickcast_sim::weather::FaultKind;
 
 use crate::plan::{Letter, PeerKey, Shape, To};
-use crate::report::Failure;
 
 /// One message, and what became of it.
 struct Sent {

@@ -7,7 +7,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tickcast::{NetworkConfig, Overflow, StopCause};
+use tickcast_sim::failure::Failure;
+use tickcast_sim::scenario::{Played, Scenario};
 use tickcast_sim::weather::FaultKind;
+
+use crate::world;
 
 /// Who is meant, by number.
 pub(crate) type PeerKey = u32;
@@ -155,5 +159,52 @@ impl Shape {
     /// The peer that a client is.
     pub(crate) fn peer_of(&self, client: u16) -> PeerKey {
         self.peers + u32::from(client)
+    }
+}
+
+impl Scenario for Plan {
+    type Act = Act;
+
+    fn draw(seed: u64) -> Self {
+        Self::of(seed)
+    }
+
+    fn shape(&self) -> String {
+        format!("{:?}", self.shape)
+    }
+
+    fn acts(&self) -> &[(u32, Act)] {
+        &self.acts
+    }
+
+    fn with(&self, ticks: Option<u32>, acts: &[(u32, Act)]) -> Self {
+        let ticks = ticks.unwrap_or(u32::MAX).min(self.shape.ticks);
+        Self { seed: self.seed, shape: Shape { ticks, ..self.shape.clone() }, acts: acts.to_vec() }
+    }
+
+    fn fault(act: &Act) -> Option<String> {
+        let fault = match act {
+            Act::Fault { kind, .. } => return Some(format!("{kind:?}")),
+            Act::Deaf { .. } => "deaf",
+            Act::SocketFull(_) => "socket full",
+            Act::Stop { .. } | Act::Hangup { .. } => "stop",
+            Act::Panic { .. } => "panic",
+            Act::List { .. } => "churn",
+            Act::Remove { .. } | Act::Despawn { .. } => "removal",
+            Act::Configure(_) => "config",
+            Act::Jump(_) => "jump",
+            Act::Shutdown => "shutdown",
+            _ => return None,
+        };
+        Some(fault.to_owned())
+    }
+
+    /// Unless the host shuts down before its end.
+    fn legs_min(&self) -> u64 {
+        if self.acts.iter().any(|(_, act)| matches!(act, Act::Shutdown)) { 0 } else { 1_000 }
+    }
+
+    fn play(&self, verbose: bool) -> Result<Played, Failure> {
+        world::play(self, verbose)
     }
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 use tickcast::framing::decode;
 use tickcast::transport::memory::{MemoryNetwork, MemorySocket};
 use tickcast::{Event, GroupId, InboundKind, MessageId, NetworkConfig, PeerMap, TickReport, Tickcast};
+use tickcast_sim::failure::Failure;
+use tickcast_sim::scenario::Played;
 use tickcast_sim::weather::Weather;
 use tickcast_sim::{law, time};
 use tokio::sync::watch;
@@ -17,14 +19,6 @@ use tokio::sync::watch;
 use crate::judge::Judge;
 use crate::plan::{Act, GROUPS, PeerKey, Place, Plan, Shape, server};
 use crate::reference::Reference;
-use crate::report::Failure;
-
-/// What a run that kept every promise has come to.
-pub(crate) struct Played {
-    pub(crate) legs: u64,
-    /// What each tick did, as one number.
-    pub(crate) hashes: Vec<u64>,
-}
 
 /// Plays a plan to its end: the faults, the healing, the shutdown.
 pub(crate) fn play(plan: &Plan, verbose: bool) -> Result<Played, Failure> {

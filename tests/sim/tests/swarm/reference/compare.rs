@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tickcast::{AddressPolicy, Cancelled, LegCounts, MessageId, Receipt, TickReport};
+use tickcast_sim::failure::Failure;
 use tickcast_sim::weather::Weather;
 
 use super::{Counts, Limits, Model, Outcome2, Submitted};
 use crate::judge::Judge;
 use crate::plan::{GROUPS, Letter, PeerKey, Place, Shape, To};
-use crate::report::Failure;
 
 pub(crate) struct Reference {
     model: Model,
