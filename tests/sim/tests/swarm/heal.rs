@@ -23,7 +23,7 @@ impl World {
         for place in self.shape.places() {
             self.network.set_faults(place.addr(), Faults::default());
         }
-        self.network.stall_socket(server(), false);
+        self.fill_socket(false);
         self.deaf.clear();
         self.judge.healed();
         if !self.judge.is_shutting_down() {

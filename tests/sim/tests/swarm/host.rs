@@ -42,7 +42,7 @@ impl World {
                     self.deaf.remove(&at.addr());
                 }
             }
-            Act::SocketFull(full) => self.network.stall_socket(server(), *full),
+            Act::SocketFull(full) => self.fill_socket(*full),
             Act::Stop { at, cause } => self.stop(*at, *cause),
             Act::Panic { at } => {
                 self.network.change_faults(at.addr(), |faults| faults.panic_once = true);
@@ -54,18 +54,35 @@ impl World {
             Act::List { peer, addrs, edit } => self.list(*peer, addrs, *edit),
             Act::Member { group, peer, joins } => self.member(*group, *peer, *joins)?,
             Act::Remove { peer } => self.remove(*peer)?,
-            Act::Restart { peer } => drop(self.net.restart(peer)),
+            Act::Restart { peer } => self.restart(*peer),
             Act::Send(letter) => drop(self.send(letter)?),
             Act::Cancel { back } => self.cancel(*back)?,
             Act::Despawn { pick } => self.despawn(*pick),
             Act::Configure(config) => {
                 self.judge.configured(config);
                 self.config.send_replace((**config).clone());
+                if let Some(reference) = &mut self.reference {
+                    reference.configure(config);
+                }
             }
             Act::Jump(_) => {}
             Act::Shutdown => self.shut_down(),
         }
         Ok(())
+    }
+
+    pub(crate) fn fill_socket(&mut self, full: bool) {
+        self.network.stall_socket(server(), full);
+        if let Some(reference) = &mut self.reference {
+            reference.fill_socket(full);
+        }
+    }
+
+    fn restart(&mut self, peer: PeerKey) {
+        let known = self.net.restart(&peer).is_ok();
+        if let Some(reference) = self.reference.as_mut().filter(|_| known) {
+            reference.restart(peer);
+        }
     }
 
     fn stop(&mut self, at: Place, cause: StopCause) {
@@ -96,8 +113,10 @@ impl World {
     /// Sends bytes to the engine that are no datagram of its framing, which it has to count and to survive.
     fn reply(&mut self, from: std::net::SocketAddr, bytes: usize) {
         if let Some(socket) = self.readers.get(&from) {
-            // A connection on which that is said ends, as anything may that peers send.
-            self.judge.breaks(from);
+            if self.shape.connected {
+                // A connection on which that is said ends, as anything may that peers send.
+                self.judge.breaks(from);
+            }
             let _ = socket.send(server(), &vec![0x5a; bytes]);
         } else if let Some(node) = self.nodes.get_mut(&from) {
             let _ = node.send(Target::Peer(0), Message::new(vec![0; bytes]));
@@ -232,8 +251,16 @@ impl World {
         }
         live.sort_unstable();
         let (sequence, entity) = live[pick % live.len()];
+        // Legs that came back from a shard have entities of their own, and the reference cannot tell which of them it is.
+        let twins = live.iter().filter(|&&(other, _)| other == sequence).count();
+        if self.reference.is_some() && twins > 1 {
+            return;
+        }
         world.despawn(entity);
         self.judge.despawned(sequence);
+        if let Some(reference) = &mut self.reference {
+            reference.despawned(sequence);
+        }
     }
 
     pub(crate) fn shut_down(&mut self) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tickcast::{AddressPolicy, Cancelled, LegCounts, MessageId, Receipt, TickReport};
+use tickcast::{AddressPolicy, Cancelled, LegCounts, MessageId, NetworkConfig, Receipt, TickReport};
 use tickcast_sim::failure::Failure;
 use tickcast_sim::weather::Weather;
 
@@ -17,6 +17,7 @@ use crate::plan::{GROUPS, Letter, PeerKey, Place, Shape, To};
 
 pub(crate) struct Reference {
     model: Model,
+    shape: Shape,
     shutdown_timeout: u64,
     tick: u64,
     stepped_at: u64,
@@ -27,24 +28,11 @@ pub(crate) struct Reference {
 
 impl Reference {
     pub(crate) fn new(shape: &Shape) -> Self {
-        let config = &shape.config;
-        let limits = Limits {
-            parked_legs: config.parked_legs_max,
-            parked_bytes: config.parked_bytes_max as u64,
-            parked_age: config.parked_age_max.as_nanos() as u64,
-            endpoint_legs: config.endpoint_legs_max,
-            endpoint_bytes: config.endpoint_bytes_max as u64,
-            shard_legs: u64::MAX,
-            failover: config.addresses == AddressPolicy::Failover,
-            connected: shape.connected,
-            connect_timeout: config.connect_timeout.as_nanos() as u64,
-            connect_deadline: config.connect_deadline.as_nanos() as u64,
-            ack_timeout: config.ack_timeout.as_nanos() as u64,
-        };
         let nodes = (0..shape.nodes).map(|number| Place::Listed(number).addr()).collect();
         Self {
-            model: Model::new(limits, GROUPS, nodes),
-            shutdown_timeout: config.shutdown_timeout.as_nanos() as u64,
+            model: Model::new(limits(shape, &shape.config), GROUPS, nodes),
+            shutdown_timeout: shape.config.shutdown_timeout.as_nanos() as u64,
+            shape: shape.clone(),
             tick: 0,
             stepped_at: 0,
             receipts: BTreeMap::new(),
@@ -66,6 +54,23 @@ impl Reference {
 
     pub(crate) fn io(&mut self, weather: &Weather) {
         self.model.io(weather);
+    }
+
+    /// The engine's socket is full, or has room again.
+    pub(crate) fn fill_socket(&mut self, full: bool) {
+        self.model.socket_full = full;
+    }
+
+    pub(crate) fn configure(&mut self, config: &NetworkConfig) {
+        self.model.new_limits = Some(limits(&self.shape, config));
+    }
+
+    pub(crate) fn restart(&mut self, peer: PeerKey) {
+        self.model.restart(peer);
+    }
+
+    pub(crate) fn despawned(&mut self, sequence: u64) {
+        self.model.despawn_message(sequence);
     }
 
     pub(crate) fn stop(&mut self, addr: SocketAddr) {
@@ -171,5 +176,20 @@ impl Reference {
             }
             None => Ok(()),
         }
+    }
+}
+
+fn limits(shape: &Shape, config: &NetworkConfig) -> Limits {
+    Limits {
+        parked_legs: config.parked_legs_max,
+        parked_bytes: config.parked_bytes_max as u64,
+        parked_age: config.parked_age_max.as_nanos() as u64,
+        endpoint_legs: config.endpoint_legs_max,
+        endpoint_bytes: config.endpoint_bytes_max as u64,
+        failover: config.addresses == AddressPolicy::Failover,
+        connected: shape.connected,
+        connect_timeout: config.connect_timeout.as_nanos() as u64,
+        connect_deadline: config.connect_deadline.as_nanos() as u64,
+        ack_timeout: config.ack_timeout.as_nanos() as u64,
     }
 }

@@ -4,7 +4,6 @@ use super::*;
 
 impl Model {
     pub(super) fn dispatch(&mut self, fresh: Vec<Submitted>) {
-        self.room = self.limits.shard_legs.saturating_sub(self.handed);
         for key in std::mem::take(&mut self.unparks) {
             self.unpark(key);
         }
@@ -16,16 +15,6 @@ impl Model {
         }
         for message in fresh {
             self.send(message);
-        }
-    }
-
-    pub(super) fn reserve(&mut self, legs: u64) -> bool {
-        if legs <= self.room {
-            self.room -= legs;
-            true
-        } else {
-            self.room = 0;
-            false
         }
     }
 
@@ -84,10 +73,6 @@ impl Model {
                 return;
             }
             let sender = endpoint.sender;
-            if !self.reserve(1) {
-                self.flows.push(number);
-                return;
-            }
             let endpoint = self.endpoints.get_mut(&number).unwrap();
             endpoint.waiting.remove(0);
             endpoint.credit = (endpoint.credit.0 - 1, endpoint.credit.1 - leg.bytes);
@@ -116,8 +101,8 @@ impl Model {
             To::Peer(key) => (vec![*key], false),
             To::Many(keys) => (keys.clone(), false),
             To::Group(group) => (self.groups[*group].iter().copied().collect(), true),
-            To::All => (self.peers.keys().copied().collect(), true),
-            To::Addr(_) => unreachable!("plans that name bare addresses are not exact"),
+            To::All => (self.peers.keys().copied().filter(|&key| key < BARE).collect(), true),
+            To::Addr(number) => (vec![bare(*number)], false),
         };
         let recipients: Vec<PeerKey> = recipients.into_iter().filter(included).collect();
         self.accepted += recipients.len() as u64;
@@ -132,19 +117,15 @@ impl Model {
         if is_group {
             let lane: Vec<PeerKey> = recipients.iter().copied().filter(|key| direct(self, key).is_some()).collect();
             rest.extend(recipients.iter().copied().filter(|key| direct(self, key).is_none()));
-            if lane.is_empty() || self.reserve(lane.len() as u64) {
-                for key in lane {
-                    let number = direct(self, &key).unwrap();
-                    self.hand(self.endpoints[&number].sender, leg.clone());
-                }
-            } else {
-                rest.extend(lane);
+            for key in lane {
+                let number = direct(self, &key).unwrap();
+                self.hand(self.endpoints[&number].sender, leg.clone());
             }
         } else {
             for key in recipients {
                 match direct(self, &key) {
-                    Some(number) if self.reserve(1) => self.hand(self.endpoints[&number].sender, leg.clone()),
-                    _ => rest.push(key),
+                    Some(number) => self.hand(self.endpoints[&number].sender, leg.clone()),
+                    None => rest.push(key),
                 }
             }
         }
@@ -183,12 +164,8 @@ impl Model {
         }
         let sender = endpoint.sender;
         if endpoint.state == State::Up && !self.is_preceded(number) && endpoint.waiting.is_empty() {
-            if self.reserve(1) {
-                self.hand(sender, leg.clone());
-                return;
-            }
-            self.endpoints.get_mut(&number).unwrap().credit = (0, 0);
-            self.flows.push(number);
+            self.hand(sender, leg.clone());
+            return;
         }
         self.time(leg);
         let mut waiting = std::mem::take(&mut self.endpoints.get_mut(&number).unwrap().waiting);

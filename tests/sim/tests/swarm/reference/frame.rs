@@ -6,6 +6,10 @@ use super::*;
 
 impl Model {
     pub(super) fn step(&mut self) {
+        if let Some(limits) = self.new_limits.take() {
+            self.limits = limits;
+            self.batch.push(Item::Limits(limits));
+        }
         let fresh = self.ingest();
         self.collect();
         self.resolve();
@@ -18,17 +22,25 @@ impl Model {
     pub(super) fn ingest(&mut self) -> Vec<Submitted> {
         let fresh = std::mem::take(&mut self.submitted);
         for message in &fresh {
-            if let To::Peer(peer) = message.target
-                && !self.peers.contains_key(&peer)
-            {
-                self.peers.insert(peer, Peer::default());
-                self.lookups.insert(peer);
+            match message.target {
+                To::Peer(peer) if !self.knows(peer) => {
+                    self.peers.insert(peer, Peer::default());
+                    self.lookups.insert(peer);
+                }
+                To::Addr(number) if !self.knows(bare(number)) => {
+                    self.peers.insert(bare(number), Peer::default());
+                    self.list_now(bare(number), 0, vec![Place::Listed(number).addr()]);
+                }
+                _ => {}
             }
         }
         fresh
     }
 
     pub(super) fn collect(&mut self) {
+        for stamp in std::mem::take(&mut self.despawned) {
+            self.end_stamp(stamp, DropReason::Cancelled);
+        }
         for (parked, endpoints) in std::mem::take(&mut self.departed) {
             for leg in parked {
                 self.end(&leg, DropReason::PeerRemoved);

@@ -27,7 +27,7 @@ impl Model {
         for item in std::mem::take(&mut self.batch) {
             match item {
                 Item::Open(sender, addr) => {
-                    let state = if self.limits.connected { dial(addr, now, weather) } else { SenderState::Open };
+                    let state = if self.shard_limits.connected { dial(addr, now, weather) } else { SenderState::Open };
                     let opened = Sender { addr, queue: Vec::new(), state, blocked: false, credit_asked: false };
                     self.senders.insert(sender, opened);
                 }
@@ -53,6 +53,7 @@ impl Model {
                     self.handed += 1;
                     self.push(number, leg, weather, &mut report);
                 }
+                Item::Limits(limits) => self.shard_limits = limits,
                 Item::Abandon => {
                     for sender in self.senders.values_mut() {
                         for leg in std::mem::take(&mut sender.queue) {
@@ -75,12 +76,15 @@ impl Model {
         }
         for (&number, sender) in &mut self.senders {
             let bytes: u64 = sender.queue.iter().map(|leg| leg.bytes).sum();
-            let half_free =
-                sender.queue.len() <= self.limits.endpoint_legs / 2 && bytes <= self.limits.endpoint_bytes / 2;
+            let half_free = sender.queue.len() <= self.shard_limits.endpoint_legs / 2
+                && bytes <= self.shard_limits.endpoint_bytes / 2;
             if sender.credit_asked && sender.state == SenderState::Open && half_free {
                 sender.credit_asked = false;
-                let credit =
-                    Told::Credit(self.limits.endpoint_legs - sender.queue.len(), self.limits.endpoint_bytes - bytes);
+                let Limits { endpoint_legs, endpoint_bytes, .. } = self.shard_limits;
+                let credit = Told::Credit(
+                    endpoint_legs.saturating_sub(sender.queue.len()),
+                    endpoint_bytes.saturating_sub(bytes),
+                );
                 report.events.push((number, credit));
             }
         }
@@ -89,7 +93,7 @@ impl Model {
 
     /// Answers attempts to connect, and ends those that have lasted too long.
     fn connect(&mut self, report: &mut Report) {
-        let (now, limits) = (self.now, self.limits);
+        let (now, limits) = (self.now, self.shard_limits);
         for (&number, sender) in &mut self.senders {
             let SenderState::Connecting { since, answer } = sender.state else { continue };
             let timeout = since + limits.connect_timeout;
@@ -124,7 +128,7 @@ impl Model {
     }
 
     pub(super) fn push(&mut self, number: u64, leg: Leg, weather: &Weather, report: &mut Report) {
-        let (legs_max, bytes_max) = (self.limits.endpoint_legs, self.limits.endpoint_bytes);
+        let (legs_max, bytes_max) = (self.shard_limits.endpoint_legs, self.shard_limits.endpoint_bytes);
         let Some(sender) = self.senders.get(&number) else {
             give_back(number, vec![leg], report);
             return;
@@ -158,7 +162,8 @@ impl Model {
     /// Sends everything that can be sent, or that of one sender.
     pub(super) fn drain(&mut self, only: Option<u64>, weather: &Weather, report: &mut Report) {
         for (&number, sender) in &mut self.senders {
-            if sender.queue.is_empty() || sender.blocked || only.is_some_and(|only| only != number) {
+            let blocked = sender.blocked || self.socket_full;
+            if sender.queue.is_empty() || blocked || only.is_some_and(|only| only != number) {
                 continue;
             }
             if weather.has(sender.addr, FaultKind::Stalled) {
@@ -174,13 +179,13 @@ impl Model {
                         settle(&leg, Outcome::Written, report);
                         continue;
                     }
-                    let due = leg.expires.unwrap_or(self.now + self.limits.ack_timeout);
+                    let due = leg.expires.unwrap_or(self.now + self.shard_limits.ack_timeout);
                     let unacked = self.unacked.entry(sender.addr).or_default();
                     unacked.push(Unacked { sender: number, leg, due });
                     // As many may wait for one address as may be queued there; the oldest are given up.
                     let sum = |unacked: &[Unacked]| unacked.iter().map(|other| other.leg.bytes).sum::<u64>();
-                    while unacked.len() > self.limits.endpoint_legs
-                        || (unacked.len() > 1 && sum(unacked) > self.limits.endpoint_bytes)
+                    while unacked.len() > self.shard_limits.endpoint_legs
+                        || (unacked.len() > 1 && sum(unacked) > self.shard_limits.endpoint_bytes)
                     {
                         settle(&unacked.remove(0).leg, Outcome::Indeterminate, report);
                     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tickcast::{DropReason, Drops, Outcome, Overflow};
 use tickcast_sim::weather::{FaultKind, Weather};
 
-use crate::plan::{PeerKey, To};
+use crate::plan::{PeerKey, Place, To};
 
 mod addresses;
 mod compare;
@@ -29,13 +29,15 @@ struct Limits {
     parked_age: u64,
     endpoint_legs: usize,
     endpoint_bytes: u64,
-    shard_legs: u64,
     failover: bool,
     connected: bool,
     connect_timeout: u64,
     connect_deadline: u64,
     ack_timeout: u64,
 }
+
+/// Peers that are an address and nothing else are numbered from here.
+const BARE: PeerKey = 1 << 31;
 
 /// A message as submitted. `ttl` counts from the tick that takes it in.
 #[derive(Clone, Debug)]
@@ -161,6 +163,7 @@ enum Item {
     Close(u64, Option<DropReason>),
     Credit(u64),
     Leg(u64, Leg),
+    Limits(Limits),
     Abandon,
 }
 
@@ -192,7 +195,13 @@ enum Told {
 }
 
 struct Model {
+    /// What the frame goes by, and from the next tick on, if that is something else.
     limits: Limits,
+    new_limits: Option<Limits>,
+    /// What the shard goes by: it hears of others behind what it was handed before.
+    shard_limits: Limits,
+    /// The whole socket has no room.
+    socket_full: bool,
     now: u64,
     peers: BTreeMap<PeerKey, Peer>,
     endpoints: BTreeMap<u64, Endpoint>,
@@ -206,6 +215,8 @@ struct Model {
     changes: Vec<(PeerKey, usize, Vec<Addr>)>,
     lookups: BTreeSet<PeerKey>,
     departed: Vec<(Vec<Leg>, Vec<u64>)>,
+    /// Messages, by stamp, that the host has despawned.
+    despawned: BTreeSet<u64>,
     listings: BTreeMap<PeerKey, [Option<Vec<Addr>>; 2]>,
     submitted: Vec<Submitted>,
     batch: Vec<Item>,
@@ -215,7 +226,6 @@ struct Model {
     unparks: Vec<PeerKey>,
     flows: Vec<u64>,
     stop_events: Vec<Addr>,
-    room: u64,
     handed: u64,
     next: u64,
     order: u64,
@@ -252,6 +262,9 @@ impl Model {
     fn new(limits: Limits, groups: usize, acknowledgers: BTreeSet<Addr>) -> Self {
         Self {
             limits,
+            new_limits: None,
+            shard_limits: limits,
+            socket_full: false,
             now: 0,
             peers: BTreeMap::new(),
             endpoints: BTreeMap::new(),
@@ -263,6 +276,7 @@ impl Model {
             changes: Vec::new(),
             lookups: BTreeSet::new(),
             departed: Vec::new(),
+            despawned: BTreeSet::new(),
             listings: BTreeMap::new(),
             submitted: Vec::new(),
             batch: Vec::new(),
@@ -271,7 +285,6 @@ impl Model {
             unparks: Vec::new(),
             flows: Vec::new(),
             stop_events: Vec::new(),
-            room: 0,
             handed: 0,
             next: 0,
             order: 0,
@@ -328,8 +341,27 @@ impl Model {
             return Some(0);
         }
         // Legs that have been with a shard are beyond cancelling, so only those that never left count.
-        let stamp = self.frame_legs().find(|leg| leg.sequence == sequence && !leg.returned)?.stamp;
+        let is_there = |leg: &&Leg| leg.sequence == sequence && !leg.returned && !self.despawned.contains(&leg.stamp);
+        let stamp = self.frame_legs().find(is_there)?.stamp;
         Some(self.end_stamp(stamp, DropReason::Cancelled))
+    }
+
+    fn despawn_message(&mut self, sequence: u64) {
+        let stamps: Vec<u64> = self.frame_legs().filter(|leg| leg.sequence == sequence).map(|leg| leg.stamp).collect();
+        self.despawned.extend(stamps);
+    }
+
+    /// What a policy has stopped wants a sender again, from the next tick on.
+    fn restart(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        for number in &peer.endpoints {
+            let endpoint = self.endpoints.get_mut(number).unwrap();
+            endpoint.state = match endpoint.state {
+                State::Stopped => State::New,
+                State::Closing(After::Stop) => State::Closing(After::Reopen),
+                other => other,
+            };
+        }
     }
 
     fn stop(&mut self, addr: Addr) {
@@ -373,6 +405,11 @@ impl Model {
         self.expiries.remove(&stamp);
         ended.len() as u64
     }
+}
+
+/// The peer that an address alone is.
+fn bare(number: u16) -> PeerKey {
+    BARE + PeerKey::from(number)
 }
 
 /// Whether it works, or may without a backoff.
