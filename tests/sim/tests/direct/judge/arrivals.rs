@@ -44,8 +44,8 @@ impl Judge {
 
     /// To whom a message was sent.
     fn entries_of(&self, sequence: u64) -> impl Iterator<Item = To> + '_ {
-        let first = self.entries.partition_point(|&(other, ..)| other < sequence);
-        self.entries[first..].iter().take_while(move |(other, ..)| *other == sequence).map(|&(_, to, ..)| to)
+        let first = self.entries.partition_point(|entry| entry.sequence < sequence);
+        self.entries[first..].iter().take_while(move |entry| entry.sequence == sequence).map(|entry| entry.to)
     }
 
     /// Something arrived that cannot be read.

@@ -1,6 +1,5 @@
 //! The counters: each closes at every tick, whatever happens, and budgets hold.
 
-use tickcast::direct::envelope::ENVELOPE_HEADER_BYTES;
 use tickcast::direct::{NetErrorKind, NetPhase, NetSnapshot, RunEnd, RunReport};
 use tickcast_sim::weather::Weather;
 
@@ -49,8 +48,8 @@ impl Judge {
         let mut first = self.taken;
         for count in seen.takes.drain(..) {
             let end = (first + count as usize).min(self.entries.len());
-            let submitted = self.entries[first..end].iter().filter(|(.., class)| *class == Some(Class::Submitted));
-            let bytes: usize = submitted.map(|&(_, _, bytes, _)| bytes + ENVELOPE_HEADER_BYTES).sum();
+            let submitted = self.entries[first..end].iter().filter(|entry| entry.class == Some(Class::Submitted));
+            let bytes: usize = submitted.map(|entry| entry.sealed_bytes).sum();
             if count > limits.ingress_messages_max as u64 || bytes > limits.ingress_bytes_max {
                 return self.broken("a tick keeps its budgets", format!("{count} taken, {bytes} bytes"));
             }
@@ -77,12 +76,12 @@ impl Judge {
             let text = format!("{} of {sent} are taken", taken.count);
             return self.broken("what is in the channel is taken at once", text);
         }
-        let bytes: usize = self.entries[..taken.count as usize].iter().map(|&(_, _, bytes, _)| bytes).sum();
+        let bytes: usize = self.entries[..taken.count as usize].iter().map(|entry| entry.bytes).sum();
         if taken.bytes != bytes as u64 {
             return self.broken("the counters close", format!("{} bytes taken, of {bytes}", taken.bytes));
         }
         for index in self.taken..taken.count as usize {
-            if let Some(Class::Refused(kind)) = self.entries[index].3 {
+            if let Some(Class::Refused(kind)) = self.entries[index].class {
                 *self.refused.entry(kind).or_default() += 1;
             }
         }
@@ -200,7 +199,7 @@ impl Judge {
             return self.broken("the books close", text());
         }
         let taken = &self.entries[..counts.taken as usize];
-        let of = |class: Class| taken.iter().filter(|(.., other)| *other == Some(class)).count() as u64;
+        let of = |class: Class| taken.iter().filter(|entry| entry.class == Some(class)).count() as u64;
         let (submitted, forwarded) = (of(Class::Submitted), of(Class::Forwarded));
         if (counts.submitted, counts.forwarded) != (submitted, forwarded)
             || counts.taken != counts.submitted + counts.forwarded + counts.refused
@@ -262,7 +261,7 @@ impl Judge {
             return self.broken("each leg has one outcome", format!("{:?} told; {legs}", self.outcomes));
         }
         let taken = report.messages.taken as usize;
-        let untaken: BTreeSet<_> = self.entries[taken..].iter().map(|&(sequence, to, ..)| (sequence, to)).collect();
+        let untaken: BTreeSet<_> = self.entries[taken..].iter().map(|entry| (entry.sequence, entry.to)).collect();
         match self.untold().into_iter().find(|leg| !untaken.contains(leg)) {
             Some(leg) => self.broken("each leg has one outcome", format!("{leg:?} has none")),
             None => Ok(()),

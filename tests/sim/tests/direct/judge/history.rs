@@ -10,16 +10,19 @@ impl Judge {
     pub(crate) fn sent(&mut self, message: &NetMessage, to: &[To]) {
         let sequence = message.id.sequence;
         self.messages.insert(sequence, message.clone());
-        self.entries.extend(to.iter().map(|&to| (sequence, to, message.payload.len(), None)));
+        let bytes = message.payload.len();
+        let sealed = message.clone().compress(message.compress || self.shape.compress).encode();
+        let sealed_bytes = sealed.expect("a short message").len();
+        self.entries.extend(to.iter().map(|&to| Entry { sequence, to, bytes, sealed_bytes, class: None }));
     }
 
     /// Everything of a tick has been done: what was sent in it is taken as the channels now are.
     pub(crate) fn acted(&mut self, shape: &Shape, now: Instant, listens: bool) {
-        let first = self.entries.iter().rposition(|(.., class)| class.is_some()).map_or(0, |last| last + 1);
+        let first = self.entries.iter().rposition(|entry| entry.class.is_some()).map_or(0, |last| last + 1);
         for index in first..self.entries.len() {
-            let (sequence, to, bytes, _) = self.entries[index];
-            let class = class_of(shape, to, bytes, listens);
-            self.entries[index].3 = Some(class);
+            let Entry { sequence, to, sealed_bytes, .. } = self.entries[index];
+            let class = class_of(shape, to, sealed_bytes, listens);
+            self.entries[index].class = Some(class);
             match class {
                 Class::Submitted => {
                     let well = self.is_well(to, now);
@@ -154,12 +157,11 @@ impl Judge {
 }
 
 /// What becomes of an entry.
-fn class_of(shape: &Shape, to: To, bytes: usize, listens: bool) -> Class {
+fn class_of(shape: &Shape, to: To, sealed_bytes: usize, listens: bool) -> Class {
     if listens && matches!(to, To::Addr(_) | To::Caller(_) | To::Nowhere) {
         return Class::Forwarded;
     }
-    let envelope = bytes + tickcast::direct::envelope::ENVELOPE_HEADER_BYTES;
-    if envelope > shape.config.message_bytes_max {
+    if sealed_bytes > shape.config.message_bytes_max {
         return Class::Refused(NetErrorKind::TooLarge);
     }
     match to {

@@ -72,13 +72,25 @@ struct Listed {
     with_server: bool,
 }
 
+/// What was put into the channel.
+struct Entry {
+    sequence: u64,
+    to: To,
+    /// Of its payload.
+    bytes: usize,
+    /// Of its envelope, in which it may be compressed.
+    sealed_bytes: usize,
+    /// What becomes of it, once that is settled.
+    class: Option<Class>,
+}
+
 pub(crate) struct Judge {
     shape: Shape,
     tick: u64,
     /// Messages by their numbers.
     messages: BTreeMap<u64, NetMessage>,
     /// What is in the channel or was, in order, and what becomes of it.
-    entries: Vec<(u64, To, usize, Option<Class>)>,
+    entries: Vec<Entry>,
     /// How many of them have been counted as taken.
     taken: usize,
     legs: BTreeMap<(u64, To), Leg>,
