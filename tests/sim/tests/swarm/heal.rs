@@ -12,7 +12,10 @@ use crate::world::World;
 
 /// Ticks beyond what timers and budgets need: reports take one, directories another.
 const SLACK: u32 = 12;
-/// Ticks that a message to everybody takes, should a shard have room for no more than six legs.
+/// The least that a shard has room for, and the least ticks that a leg waits for room there.
+const ROOM: usize = 6;
+const PATIENCE: u32 = 10;
+/// Ticks that a message to everybody takes with so little room.
 const PROBES: u32 = 48;
 
 impl World {
@@ -79,7 +82,7 @@ impl World {
 
     /// A message to each peer that has an address, and where it has to be written.
     async fn probe(&mut self, all: PeerKey) -> Result<Vec<(PeerKey, MessageId, Vec<SocketAddr>)>, Failure> {
-        let mut probes = Vec::new();
+        let (mut probes, mut legs) = (Vec::new(), 0);
         for peer in 0..all {
             let listed: Vec<_> = self.judge.addrs_of(peer).into_iter().collect();
             if self.net.peer(&peer).is_none() || listed.is_empty() {
@@ -93,6 +96,12 @@ impl World {
                 overflow: Overflow::DropNewest,
                 ack: false,
             };
+            legs += listed.len();
+            if legs > ROOM * PATIENCE as usize / 2 {
+                // Nobody's is to wait so long for room that it ends there.
+                self.ticks(PATIENCE / 2).await?;
+                legs = listed.len();
+            }
             if self.is_full() {
                 self.ticks(1).await?;
             }
