@@ -1,0 +1,85 @@
+//! Which sides there are, and how each is started.
+
+use crate::common::cases;
+use crate::common::side::Side;
+use crate::crowd::Clients;
+use crate::{enet, plain, quic, renet, tasks};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// This engine over UDP.
+    Tickcast,
+    /// A task and a channel per client, each message a datagram.
+    Classic,
+    /// One broadcast channel, a task per client, each message a datagram.
+    Broadcast,
+    Renet,
+    Enet,
+    Quinn,
+    /// This engine, on a network in memory that swallows everything.
+    TickcastMemory,
+    /// renet without its transport: packets are made, and dropped.
+    RenetMemory,
+}
+
+impl cases::Kind for Kind {
+    const ALL: &'static [Self] = Self::SIDES;
+
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Tickcast => ("tickcast", "tickcast"),
+            Self::Classic => ("classic", "a task and a channel per client"),
+            Self::Broadcast => ("broadcast", "tokio broadcast, a task per client"),
+            Self::Renet => ("renet", "renet (encrypts)"),
+            Self::Enet => ("enet", "ENet"),
+            Self::Quinn => ("quinn", "quinn datagrams (encrypts)"),
+            Self::TickcastMemory => ("memory", "tickcast, in memory"),
+            Self::RenetMemory => ("renet-memory", "renet, in memory (does not encrypt)"),
+        }
+    }
+}
+
+impl Kind {
+    pub(crate) const SIDES: &'static [Self] = &[
+        Self::Tickcast,
+        Self::Classic,
+        Self::Broadcast,
+        Self::Renet,
+        Self::Enet,
+        Self::Quinn,
+        Self::TickcastMemory,
+        Self::RenetMemory,
+    ];
+
+    /// The side of ours that does the same.
+    pub(crate) fn ours(self) -> Self {
+        match self {
+            Self::TickcastMemory | Self::RenetMemory => Self::TickcastMemory,
+            _ => Self::Tickcast,
+        }
+    }
+
+    /// Whether anything arrives anywhere.
+    pub(crate) fn has_clients(self) -> bool {
+        self.ours() == Self::Tickcast
+    }
+
+    /// Whether it drops what it cannot send in time, by its design.
+    pub(crate) fn may_lose(self) -> bool {
+        matches!(self, Self::Classic | Self::Broadcast)
+    }
+
+    /// Ready to send messages of this length to all clients.
+    pub(crate) fn start(self, clients: &mut Clients, bytes: usize) -> Box<dyn Side> {
+        match self {
+            Self::Tickcast => Box::new(plain::ours(clients, bytes)),
+            Self::Classic => Box::new(tasks::Classic::start(clients, bytes)),
+            Self::Broadcast => Box::new(tasks::Broadcast::start(clients, bytes)),
+            Self::Renet => Box::new(renet::Renet::start(clients, bytes)),
+            Self::Enet => Box::new(enet::Enet::start(clients, bytes)),
+            Self::Quinn => Box::new(quic::Quic::start(clients, bytes)),
+            Self::TickcastMemory => Box::new(plain::ours_in_memory(clients.number())),
+            Self::RenetMemory => Box::new(renet::InMemory::start(clients.number())),
+        }
+    }
+}
