@@ -4,12 +4,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use rusty_enet::{Event, Host, HostSettings, Packet};
-use socket2::SockRef;
 use tickcast::Bytes;
 
 use crate::common::side::Side;
 use crate::crowd::{Clients, Crowd, FRAME, Tally};
-use crate::plain::socket;
+use crate::datagrams::socket;
+use crate::plain::server_socket;
 
 /// A server.
 pub(crate) struct Enet {
@@ -19,9 +19,7 @@ pub(crate) struct Enet {
 
 impl Enet {
     pub(crate) fn start(clients: &mut Clients, bytes: usize) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("any port");
-        SockRef::from(&socket).set_recv_buffer_size(4 << 20).expect("a new socket");
-        let addr = socket.local_addr().expect("it is bound");
+        let (socket, addr) = server_socket();
         let mut enet = Self { host: host(socket, clients.number()), connected: 0 };
         clients.open("enet", bytes, addr, "-");
         while enet.connected < clients.number() || clients.connected() < clients.number() {

@@ -20,6 +20,9 @@ mod common;
 #[cfg(target_os = "linux")]
 mod crowd;
 #[cfg(target_os = "linux")]
+#[path = "../common/datagrams.rs"]
+mod datagrams;
+#[cfg(target_os = "linux")]
 mod enet;
 #[cfg(target_os = "linux")]
 #[path = "../common/peers.rs"]
@@ -62,9 +65,9 @@ mod bench {
     type Workload = cases::Workload<Kind>;
 
     const WORKLOADS: [Workload; 3] = [
-        Workload { name: "1", title: "1 message of 64 B to all", messages: 1, bytes: 64, sides: Kind::SIDES },
-        Workload { name: "4", title: "4 messages of 64 B to all", messages: 4, bytes: 64, sides: Kind::SIDES },
-        Workload { name: "8", title: "8 messages of 64 B to all", messages: 8, bytes: 64, sides: Kind::SIDES },
+        Workload { name: "1", title: "1 message of 64 B to all", messages: 1, bytes: 64, sides: Kind::ALL },
+        Workload { name: "4", title: "4 messages of 64 B to all", messages: 4, bytes: 64, sides: Kind::ALL },
+        Workload { name: "8", title: "8 messages of 64 B to all", messages: 8, bytes: 64, sides: Kind::ALL },
     ];
 
     const MEASURED: Extent = Extent { clients: 1_000, rounds: 7, ticks: 60, warm_ups: 30 };

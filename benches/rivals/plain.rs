@@ -1,16 +1,16 @@
 //! This engine, and clients that are bare sockets.
 
-use std::io::ErrorKind;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 
 use socket2::SockRef;
+
 use tickcast::framing::decode;
 use tickcast::transport::memory::MemoryNetwork;
 use tickcast::transport::udp::Udp;
-use tickcast::{Overflow, Tickcast};
 
 use crate::common::side::Ours;
 use crate::crowd::{Clients, Crowd, Tally};
+use crate::datagrams::{DATAGRAM_BYTES_MAX, admitted, sockets, sweep};
 use crate::peers::addr;
 
 /// Messages lie in the engine's framing.
@@ -21,39 +21,30 @@ pub(crate) const ALONE: &str = "alone";
 /// Any port, by every interface's address.
 pub(crate) const WILDCARD: &str = "0.0.0.0:0";
 
-/// For each client: some ten ticks of the largest workload, the kernel's own overhead included.
-const RECEIVE_BUFFER_BYTES: usize = 256 << 10;
-
 /// The engine, with all clients admitted.
 pub(crate) fn ours(clients: &mut Clients, bytes: usize) -> Ours {
     let addrs = clients.open_plain(FRAMED, bytes);
     let transport = Udp::bind(WILDCARD.parse().expect("an address"));
-    admit(Ours::builder().build(transport).expect("any port"), addrs)
+    admitted(Ours::builder().build(transport).expect("any port"), &addrs)
 }
 
 /// The engine, on a network that swallows everything.
 pub(crate) fn ours_in_memory(clients: usize) -> Ours {
     let transport = MemoryNetwork::new(1).sink().transport("10.0.0.1:1".parse().expect("an address"));
     let net = Ours::builder().build(transport).expect("a network in memory always binds");
-    admit(net, (0..clients as u64).map(addr).collect())
+    admitted(net, &(0..clients as u64).map(addr).collect::<Vec<_>>())
 }
 
-fn admit(mut net: Tickcast<u64>, addrs: Vec<std::net::SocketAddr>) -> Ours {
-    for (peer, &addr) in (0..).zip(&addrs) {
-        net.admit(peer, addr).expect("an address of a client");
-    }
-    net.step();
-    assert_eq!(net.report().endpoints.up, addrs.len() as u64);
-    Ours { net, overflow: Overflow::default() }
+/// A socket for a server whose clients answer, and where it is.
+pub(crate) fn server_socket() -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("any port");
+    SockRef::from(&socket).set_recv_buffer_size(SERVER_BUFFER_BYTES).expect("a new socket");
+    let addr = socket.local_addr().expect("it is bound");
+    (socket, addr)
 }
 
-/// A socket of a client's own.
-pub(crate) fn socket() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port for every client");
-    socket.set_nonblocking(true).expect("a new socket");
-    SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES).expect("a new socket");
-    socket
-}
+/// A frame's answers of all clients, and more.
+const SERVER_BUFFER_BYTES: usize = 4 << 20;
 
 /// Clients that only read.
 pub(crate) struct Readers {
@@ -65,35 +56,21 @@ pub(crate) struct Readers {
 impl Readers {
     /// Says where they are.
     pub(crate) fn open(number: usize, framed: bool) -> Self {
-        let sockets: Vec<UdpSocket> = (0..number).map(|_| socket()).collect();
-        let addr = |socket: &UdpSocket| socket.local_addr().expect("it is bound").to_string();
-        println!("{}", sockets.iter().map(addr).collect::<Vec<_>>().join(" "));
-        Self { sockets, buffer: vec![0; 1 << 16], framed }
-    }
-
-    fn take(&self, bytes: usize, tally: &mut Tally) {
-        let datagram = &self.buffer[..bytes];
-        if !self.framed {
-            return tally.take(datagram);
-        }
-        match decode(datagram) {
-            Ok(decoded) => decoded.records().for_each(|record| tally.take(record.payload)),
-            Err(_) => tally.malformed(),
-        }
+        Self { sockets: sockets(number), buffer: vec![0; DATAGRAM_BYTES_MAX], framed }
     }
 }
 
 impl Crowd for Readers {
     fn sweep(&mut self, tally: &mut Tally) {
-        for at in 0..self.sockets.len() {
-            loop {
-                match self.sockets[at].recv(&mut self.buffer) {
-                    Ok(bytes) => self.take(bytes, tally),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    Err(error) => panic!("a client cannot receive: {error}"),
-                }
+        sweep(&self.sockets, &mut self.buffer, |datagram| {
+            if !self.framed {
+                return tally.take(datagram);
             }
-        }
+            match decode(datagram) {
+                Ok(decoded) => decoded.records().for_each(|record| tally.take(record.payload)),
+                Err(_) => tally.malformed(),
+            }
+        });
     }
 
     fn connected(&self) -> usize {

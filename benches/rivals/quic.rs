@@ -16,7 +16,7 @@ use tokio::task::yield_now;
 
 use crate::common::side::Side;
 use crate::crowd::{Clients, Crowd, Tally};
-use crate::plain::socket;
+use crate::datagrams::socket;
 
 /// Whom the certificate names.
 const NAME: &str = "localhost";

@@ -1,18 +1,18 @@
 //! renet: unreliable messages, over its own transport, which encrypts, or without one.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use renet::{ConnectionConfig, DefaultChannel, RenetClient, RenetServer};
 use renet_netcode::{
     ClientAuthentication, NetcodeClientTransport, NetcodeServerTransport, ServerAuthentication, ServerConfig,
 };
-use socket2::SockRef;
 use tickcast::Bytes;
 
 use crate::common::side::Side;
 use crate::crowd::{Clients, Crowd, FRAME, Tally};
-use crate::plain::socket;
+use crate::datagrams::socket;
+use crate::plain::server_socket;
 
 const PROTOCOL: u64 = 7;
 /// It has no room for more.
@@ -27,9 +27,7 @@ pub(crate) struct Renet {
 
 impl Renet {
     pub(crate) fn start(clients: &mut Clients, bytes: usize) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("any port");
-        SockRef::from(&socket).set_recv_buffer_size(4 << 20).expect("a new socket");
-        let addr = socket.local_addr().expect("it is bound");
+        let (socket, addr) = server_socket();
         let config = ServerConfig {
             current_time: now(),
             max_clients: CLIENTS_MAX,

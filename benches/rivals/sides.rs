@@ -23,7 +23,16 @@ pub(crate) enum Kind {
 }
 
 impl cases::Kind for Kind {
-    const ALL: &'static [Self] = Self::SIDES;
+    const ALL: &'static [Self] = &[
+        Self::Tickcast,
+        Self::Classic,
+        Self::Broadcast,
+        Self::Renet,
+        Self::Enet,
+        Self::Quinn,
+        Self::TickcastMemory,
+        Self::RenetMemory,
+    ];
 
     fn names(self) -> (&'static str, &'static str) {
         match self {
@@ -40,17 +49,6 @@ impl cases::Kind for Kind {
 }
 
 impl Kind {
-    pub(crate) const SIDES: &'static [Self] = &[
-        Self::Tickcast,
-        Self::Classic,
-        Self::Broadcast,
-        Self::Renet,
-        Self::Enet,
-        Self::Quinn,
-        Self::TickcastMemory,
-        Self::RenetMemory,
-    ];
-
     /// The side of ours that does the same.
     pub(crate) fn ours(self) -> Self {
         match self {

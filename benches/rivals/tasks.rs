@@ -61,9 +61,7 @@ impl Side for Classic {
     }
 
     fn settle(&mut self) {
-        while self.gone.load(Ordering::Relaxed) < self.given {
-            sleep(Duration::from_millis(1));
-        }
+        until(&self.gone, self.given);
     }
 }
 
@@ -111,9 +109,14 @@ impl Side for Broadcast {
     }
 
     fn settle(&mut self) {
-        while self.gone.load(Ordering::Relaxed) < self.given {
-            sleep(Duration::from_millis(1));
-        }
+        until(&self.gone, self.given);
+    }
+}
+
+/// Waits until so many are gone.
+fn until(gone: &AtomicU64, given: u64) {
+    while gone.load(Ordering::Relaxed) < given {
+        sleep(Duration::from_millis(1));
     }
 }
 

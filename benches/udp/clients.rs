@@ -1,12 +1,12 @@
 //! The clients: a second process with many sockets, which counts what arrives. It never sends.
 
-use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 
 use tickcast::framing::decode;
 
 use crate::common::child::{Child, Sockets, raise_files};
 use crate::common::payload::is_whole;
+use crate::datagrams::{DATAGRAM_BYTES_MAX, sockets, sweep};
 
 /// How messages lie in datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,25 +73,14 @@ impl Receivers {
     /// Says where they are.
     pub(crate) fn open(count: usize) -> Self {
         raise_files(count as u64 + 64);
-        let sockets: Vec<UdpSocket> = (0..count).map(|_| socket()).collect();
-        let addrs: Vec<String> =
-            sockets.iter().map(|socket| socket.local_addr().expect("it is bound").to_string()).collect();
-        println!("{}", addrs.join(" "));
-        Self { sockets, buffer: vec![0; DATAGRAM_BYTES_MAX], counter: Counter::new(Format::Alone, 0) }
+        Self { sockets: sockets(count), buffer: vec![0; DATAGRAM_BYTES_MAX], counter: Counter::new(Format::Alone, 0) }
     }
 }
 
 impl Sockets for Receivers {
     fn sweep(&mut self) {
-        for socket in &self.sockets {
-            loop {
-                match socket.recv(&mut self.buffer) {
-                    Ok(bytes) => self.counter.take(&self.buffer[..bytes]),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    Err(error) => panic!("a client cannot receive: {error}"),
-                }
-            }
-        }
+        let Self { sockets, buffer, counter } = self;
+        sweep(sockets, buffer, |datagram| counter.take(datagram));
     }
 
     fn obey(&mut self, line: &str) {
@@ -148,17 +137,3 @@ impl Counter {
         *(if is_whole(payload, self.bytes) { &mut self.total.messages } else { &mut self.total.malformed }) += 1;
     }
 }
-
-fn socket() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port for every client");
-    socket.set_nonblocking(true).expect("a new socket");
-    let buffer = socket2::SockRef::from(&socket);
-    buffer.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).expect("a new socket");
-    socket
-}
-
-/// No datagram is longer.
-const DATAGRAM_BYTES_MAX: usize = 1 << 16;
-
-/// For each client: some ten ticks of the largest workload, the kernel's own overhead included.
-const RECEIVE_BUFFER_BYTES: usize = 256 << 10;

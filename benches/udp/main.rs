@@ -18,6 +18,9 @@ mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 #[cfg(target_os = "linux")]
+#[path = "../common/datagrams.rs"]
+mod datagrams;
+#[cfg(target_os = "linux")]
 mod sides;
 
 #[cfg(not(target_os = "linux"))]

@@ -10,11 +10,12 @@ use std::os::fd::AsRawFd;
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
 use tickcast::transport::udp::Udp;
-use tickcast::{Bytes, Framing, Overflow};
+use tickcast::{Bytes, Framing};
 
 use crate::clients::Format;
 use crate::common::cases;
 use crate::common::side::{Ours, Side};
+use crate::datagrams::admitted;
 
 /// The sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,13 +80,7 @@ impl Kind {
 
 fn ours(addrs: &[SocketAddr], framing: Framing) -> Ours {
     let transport = Udp::bind(WILDCARD.parse().expect("an address"));
-    let mut net = Ours::builder().framing(framing).build(transport).expect("any port");
-    for (peer, &addr) in (0..).zip(addrs) {
-        net.admit(peer, addr).expect("an address of a client");
-    }
-    net.step();
-    assert_eq!(net.report().endpoints.up, addrs.len() as u64);
-    Ours { net, overflow: Overflow::default() }
+    admitted(Ours::builder().framing(framing).build(transport).expect("any port"), addrs)
 }
 
 struct SendTo {
