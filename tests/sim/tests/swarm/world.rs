@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tickcast::components::Endpoint;
 use tickcast::framing::decode;
 use tickcast::transport::memory::{MemoryNetwork, MemorySocket};
 use tickcast::{Event, GroupId, InboundKind, MessageId, NetworkConfig, PeerMap, TickReport, Tickcast};
@@ -182,6 +183,9 @@ impl World {
         let arrived = self.net.received().len();
         self.judge.tick(&report, &receipts, &events, arrived)?;
         if let Some(reference) = &mut self.reference {
+            let world = self.net.world_mut();
+            let mut endpoints = world.query::<&Endpoint>();
+            reference.placed(endpoints.iter(world).map(|endpoint| (endpoint.addr.get(), endpoint.shard)));
             reference.tick(&report, &receipts)?;
         }
         self.answer(&events);

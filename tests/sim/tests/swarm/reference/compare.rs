@@ -126,6 +126,11 @@ impl Reference {
 
 /// What the engine shows.
 impl Reference {
+    /// These shards have these addresses, for as long as there is the engine.
+    pub(crate) fn placed(&mut self, endpoints: impl Iterator<Item = (SocketAddr, u16)>) {
+        self.model.shards.extend(endpoints);
+    }
+
     pub(crate) fn tick(&mut self, report: &TickReport, receipts: &[Receipt<PeerKey>]) -> Result<(), Failure> {
         (self.tick, self.stepped_at) = (report.tick, report.now.0);
         self.model.step();

@@ -58,11 +58,22 @@ impl Model {
         for (sequence, outcome) in report.outcomes {
             *self.receipts.entry((sequence, outcome.into())).or_default() += 1;
         }
+        // Shard by shard, each with its legs first: where several of a peer's senders close in one tick, that decides which
+        // of two causes comes first.
+        let mut shards: BTreeMap<u16, (Vec<_>, Vec<_>)> = BTreeMap::new();
         for (sender, leg) in report.returned {
-            self.take_back(sender, leg);
+            shards.entry(self.shard_of(sender)).or_default().0.push((sender, leg));
         }
         for (sender, told) in report.events {
-            self.told(sender, told);
+            shards.entry(self.shard_of(sender)).or_default().1.push((sender, told));
+        }
+        for (returned, events) in shards.into_values() {
+            for (sender, leg) in returned {
+                self.take_back(sender, leg);
+            }
+            for (sender, told) in events {
+                self.told(sender, told);
+            }
         }
         for (key, source, addrs) in std::mem::take(&mut self.changes) {
             if let Entry::Vacant(unknown) = self.peers.entry(key) {
@@ -121,6 +132,12 @@ impl Model {
 
     pub(super) fn endpoint_of(&self, sender: u64) -> Option<u64> {
         self.endpoints.iter().find(|(_, endpoint)| endpoint.sender == sender).map(|(&number, _)| number)
+    }
+
+    /// The shard of a sender; of one whose endpoint is gone any, since nothing comes of what it says.
+    fn shard_of(&self, sender: u64) -> u16 {
+        let endpoint = self.endpoint_of(sender).map(|number| &self.endpoints[&number]);
+        endpoint.and_then(|endpoint| self.shards.get(&endpoint.addr).copied()).unwrap_or_default()
     }
 
     pub(super) fn told(&mut self, sender: u64, told: Told) {

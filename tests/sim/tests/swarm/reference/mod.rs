@@ -210,6 +210,8 @@ struct Model {
     unacked: BTreeMap<Addr, Vec<Unacked>>,
     /// Who acknowledges what asks for it.
     acknowledgers: BTreeSet<Addr>,
+    /// Which shard has an address: the engine's own choice, by a hash.
+    shards: BTreeMap<Addr, u16>,
     groups: Vec<BTreeSet<PeerKey>>,
     directory: [BTreeMap<PeerKey, Vec<Addr>>; 2],
     changes: Vec<(PeerKey, usize, Vec<Addr>)>,
@@ -271,6 +273,7 @@ impl Model {
             senders: BTreeMap::new(),
             unacked: BTreeMap::new(),
             acknowledgers,
+            shards: BTreeMap::new(),
             groups: vec![BTreeSet::new(); groups],
             directory: Default::default(),
             changes: Vec::new(),
