@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use bevy_ecs::entity::EntityAllocator;
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::{SystemParam, SystemState};
 use tickcast_components::{
@@ -34,6 +35,7 @@ pub(crate) struct Resolve<'w, 's, P: PeerId> {
     bare: Query<'w, 's, &'static BareAddr>,
     resolutions: Query<'w, 's, &'static mut Resolution>,
     directory: Res<'w, Directory<P>>,
+    entities: &'w EntityAllocator,
     commands: Commands<'w, 's>,
 }
 
@@ -41,7 +43,7 @@ pub(crate) struct Resolve<'w, 's, P: PeerId> {
 /// bytes for each endpoint: 100,000 peers that are admitted in one tick would leave 26 MB behind.
 const LISTINGS_AT_ONCE: usize = 1024;
 
-/// An exclusive system, so that commands can be applied in between.
+/// An exclusive system, so that commands can be applied in between, and endpoints spawned where they stay without any.
 pub(crate) fn resolve<P: PeerId>(world: &mut World, state: &mut SystemState<Resolve<P>>) -> u64 {
     const THERE: &str = "the engine's resources are in the World";
     let mut items = search(&mut state.get_mut(world).expect(THERE));
@@ -51,12 +53,16 @@ pub(crate) fn resolve<P: PeerId>(world: &mut World, state: &mut SystemState<Reso
     dirty.listing_of.shrink_to(LISTINGS_AT_ONCE);
     items += listings.len() as u64;
     let mut rest = listings.drain(..);
+    let mut born = Vec::new();
     loop {
-        let Resolve { legs, senders, states, commands, .. } = &mut state.get_mut(world).expect(THERE);
+        let Resolve { legs, senders, states, entities, commands, .. } = &mut state.get_mut(world).expect(THERE);
         for listing in rest.by_ref().take(LISTINGS_AT_ONCE) {
-            apply(listing, legs, senders, states, commands);
+            apply(listing, legs, senders, states, entities, &mut born, commands);
         }
         state.apply(world);
+        for (entity, endpoint) in born.drain(..) {
+            world.spawn_at(entity, endpoint).expect("its name was taken for it just now");
+        }
         if rest.as_slice().is_empty() {
             break;
         }
@@ -69,7 +75,7 @@ pub(crate) fn resolve<P: PeerId>(world: &mut World, state: &mut SystemState<Reso
 
 /// Looks peers up that want it, and again those whose search is due. Answers how many.
 fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
-    let Resolve { legs, senders, states, bare, resolutions, directory, commands } = resolve;
+    let Resolve { legs, senders, states, bare, resolutions, directory, commands, .. } = resolve;
     let budget = legs.settings.config.resolutions_per_tick_max;
     let mut lookups = std::mem::take(&mut senders.dirty.lookups);
     let mut items = lookups.len().min(budget) as u64;
@@ -170,6 +176,8 @@ fn apply<P: PeerId>(
     legs: &mut Legs<P>,
     senders: &mut Senders<P>,
     states: &mut Query<(&mut PeerState, &mut Parked)>,
+    entities: &EntityAllocator,
+    born: &mut Vec<(Entity, EndpointBundle)>,
     commands: &mut Commands,
 ) {
     let peer = listing.peer;
@@ -219,7 +227,7 @@ fn apply<P: PeerId>(
     let mut new: Vec<NewEndpoint> = fresh
         .into_iter()
         .map(|(addr, sources)| NewEndpoint {
-            entity: commands.spawn_empty().id(),
+            entity: entities.alloc(),
             addr,
             sources,
             predecessors: 0,
@@ -246,7 +254,7 @@ fn apply<P: PeerId>(
         retire(entity, new, kept_heir, legs, senders, commands);
     }
     for endpoint in new {
-        endpoint.spawn(peer, legs, senders, commands);
+        born.push((endpoint.entity, endpoint.bundle(peer, legs, senders)));
     }
     if before != PeerState::Ready {
         if let PeerState::Resolving(entity) = before {
@@ -395,8 +403,12 @@ struct NewEndpoint {
     legs: Vec<HeldLeg>,
 }
 
+/// What an endpoint is born with.
+type EndpointBundle = (InstanceOf, EndpointOf, Endpoint, Waiting);
+
 impl NewEndpoint {
-    fn spawn<P: PeerId>(self, peer: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>, commands: &mut Commands) {
+    /// Enters it wherever endpoints are counted and found, and answers what it is made of.
+    fn bundle<P: PeerId>(self, peer: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>) -> EndpointBundle {
         let shard = senders.shard_of(self.addr);
         let endpoint = Endpoint {
             addr: self.addr.into(),
@@ -421,7 +433,6 @@ impl NewEndpoint {
             senders.registry.owners.insert(self.addr, self.entity);
         }
         senders.dirty.spawns.push_back(self.entity);
-        let instance = InstanceOf(legs.settings.instance);
-        commands.entity(self.entity).insert((instance, EndpointOf(peer), endpoint, waiting));
+        (InstanceOf(legs.settings.instance), EndpointOf(peer), endpoint, waiting)
     }
 }
