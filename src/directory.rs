@@ -118,6 +118,7 @@ pub(crate) fn directory<P: PeerId>(
     let room = Arc::new(Notify::new());
     let handle = DirectoryHandle { changes: Arc::clone(&changes), edits: Arc::clone(&edits), frame: Arc::clone(frame) };
     let watched = map.clone();
+    let several = map.is_some();
     let lookup = Box::new(move |peer: &P, found: &mut dyn FnMut(Source, Vec<PeerData>)| {
         if let Some(list) = watched.as_ref().and_then(|map| map.borrow().get(peer).cloned()) {
             found(Source::Map, list);
@@ -129,7 +130,7 @@ pub(crate) fn directory<P: PeerId>(
     });
     let notify = Arc::clone(&room);
     let task = map.map(|map| follow(map, Arc::clone(&changes), room, hash.clone(), Arc::clone(frame)));
-    let directory = Directory { changes, room: Arc::new(move || notify.notify_one()), lookup };
+    let directory = Directory { changes, room: Arc::new(move || notify.notify_one()), lookup, several };
     (directory, handle, task)
 }
 

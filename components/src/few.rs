@@ -28,6 +28,14 @@ impl<T> Default for Few<T> {
     }
 }
 
+impl<T> FromIterator<T> for Few<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(entries: I) -> Self {
+        let mut list = Self::default();
+        entries.into_iter().for_each(|entry| list.push(entry));
+        list
+    }
+}
+
 impl<T> Few<T> {
     /// The entries.
     #[must_use]

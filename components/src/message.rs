@@ -1,5 +1,5 @@
 //! Messages: what a host submits ([`struct@Message`], [`Target`]), why it may be refused, and the entity it becomes
-//! ([`Pending`] with [`Recipients`]).
+//! ([`Pending`]).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::address::AddressError;
 use crate::group::GroupId;
+use crate::handoff::BatchMessage;
 use crate::identity::{Label, MessageId, Obituaries, Obituary};
 use crate::room::Denied;
 use crate::time::Timestamp;
@@ -254,73 +255,73 @@ impl From<Denied> for SendError {
 #[derive(Component, Debug, Default)]
 #[component(on_remove = Pending::on_remove)]
 pub struct Pending {
-    /// The bytes.
+    /// What it is, as shards get it; nothing while idle.
     #[doc(hidden)]
-    pub payload: Bytes,
-    /// The public sequence number; 0 while idle.
+    pub message: Option<BatchMessage>,
+    /// Who gets it.
     #[doc(hidden)]
-    pub sequence: u64,
-    /// The order of ingest, in which legs leave.
-    #[doc(hidden)]
-    pub order: u64,
+    pub to: Recipients,
     /// Unique among all uses of all message entities, so that a leg can prove whose it is.
     #[doc(hidden)]
     pub stamp: u64,
-    /// When it is worthless.
-    #[doc(hidden)]
-    pub deadline: Timestamp,
     /// Legs on the frame side without an outcome.
     #[doc(hidden)]
     pub legs: u32,
-    #[doc(hidden)]
-    pub label: Label,
-    #[doc(hidden)]
-    pub receipt: bool,
-    /// Whether the other side is asked to confirm it.
-    #[doc(hidden)]
-    pub ack: bool,
     /// Whether its expiry is on the agenda already.
     #[doc(hidden)]
     pub timed: bool,
-    #[doc(hidden)]
-    pub overflow: Overflow,
 }
+
+/// What an idle entity has for a payload.
+static NOTHING: Bytes = Bytes::new();
 
 impl Pending {
     /// Whether this entity is a message at present, and not idle in the pool.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.sequence != 0
+        self.message.is_some()
+    }
+
+    /// The public sequence number; 0 while idle.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.message.as_ref().map_or(0, |message| message.sequence)
     }
 
     /// The public name, given the engine's epoch.
     #[must_use]
     pub fn id(&self, epoch: u32) -> MessageId {
-        MessageId { epoch, sequence: self.sequence }
+        MessageId { epoch, sequence: self.sequence() }
     }
 
     /// The bytes.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
-        &self.payload
+        self.message.as_ref().map_or(&NOTHING, |message| &message.payload)
     }
 
     /// The class.
     #[must_use]
     pub fn label(&self) -> Label {
-        self.label
+        self.message.as_ref().map_or_else(Label::default, |message| message.label)
     }
 
     /// When it is worthless; [`Timestamp::NEVER`] if it has no deadline.
     #[must_use]
     pub fn deadline(&self) -> Timestamp {
-        self.deadline
+        self.message.as_ref().map_or(Timestamp::NEVER, |message| message.deadline)
     }
 
     /// The policy where a queue is full.
     #[must_use]
     pub fn overflow(&self) -> Overflow {
-        self.overflow
+        self.message.as_ref().map_or_else(Overflow::default, |message| message.overflow)
+    }
+
+    /// Who gets it.
+    #[must_use]
+    pub fn recipients(&self) -> &Recipients {
+        &self.to
     }
 
     /// Legs that have neither left for the I/O side nor had an outcome.
@@ -329,14 +330,22 @@ impl Pending {
         self.legs
     }
 
+    /// Makes the entity idle, and answers what it was.
+    #[doc(hidden)]
+    #[inline]
+    pub fn retire(&mut self) -> Option<BatchMessage> {
+        (self.legs, self.timed, self.to) = (0, false, Recipients::default());
+        self.message.take()
+    }
+
     fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {
         let Some(pending) = world.get::<Self>(context.entity) else { return };
-        if pending.is_live() {
+        if let Some(message) = &pending.message {
             let obituary = Obituary::Message {
                 entity: context.entity,
-                sequence: pending.sequence,
+                sequence: message.sequence,
                 legs: pending.legs,
-                receipt: pending.receipt,
+                receipt: message.receipt,
                 held: pending.timed,
             };
             Obituaries::record(&mut world, &context, obituary);
@@ -344,8 +353,8 @@ impl Pending {
     }
 }
 
-/// Who gets a pending message, by entity: the second component of a message entity.
-#[derive(Component, Clone, Debug, Default)]
+/// Who gets a pending message, by entity.
+#[derive(Clone, Debug, Default)]
 pub struct Recipients {
     /// Whom the message names.
     pub aim: Aim,

@@ -189,7 +189,7 @@ fn stock<P: PeerId>(world: &mut World, needed: usize) {
     let mut free = std::mem::take(&mut world.resource_mut::<Messages<P>>().free);
     free.retain(|&entity| world.get_entity(entity).is_ok());
     while free.len() < needed {
-        free.push(world.spawn((instance, Pending::default(), Recipients::default())).id());
+        free.push(world.spawn((instance, Pending::default())).id());
     }
     world.resource_mut::<Messages<P>>().free = free;
 }
@@ -244,7 +244,7 @@ fn bury<P: PeerId>(
             // Where a peer was admitted no directory knows: only this endpoint did.
             if let Some(peer) = peer.filter(|&peer| endpoint.sources.contains(Source::Admitted) && heard.contains(peer))
             {
-                senders.dirty.list_again(peer, Source::Admitted, vec![endpoint.addr.get()]);
+                senders.dirty.list_again(peer, Source::Admitted, [endpoint.addr.get()]);
             }
         }
         Obituary::Peer(state) => {
@@ -479,12 +479,13 @@ fn listings<P: PeerId>(
                 let peer = spawn_peer(change.peer, registry, &legs.settings, Endpoints::default(), commands);
                 senders.dirty.newcomers.push(peer);
                 // The same id may have been known before, and be listed by another source still.
-                senders.dirty.lookups.push(peer);
+                if directory.several {
+                    senders.dirty.lookups.push(peer);
+                }
                 peer
             }
         };
-        let addrs = change.addrs.iter().map(|data| data.addr).collect();
-        senders.dirty.list(peer, change.source, addrs);
+        senders.dirty.list(peer, change.source, change.addrs.iter().map(|data| data.addr));
     }
     if count > 0 {
         (directory.room)();

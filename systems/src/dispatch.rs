@@ -7,15 +7,19 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bevy_ecs::entity::Entities;
 use bevy_ecs::prelude::*;
+use bevy_ecs::system::SystemParam;
 use tickcast_components::{
     AddressPolicy, Aim, DropReason, EndpointState, InboundKind, Link, Members, Memberships, MessageId, Outcome, Parked,
-    PeerId, PeerState, Received, Route, ShardOp, Slot,
+    PeerId, PeerState, Pending, Received, Recipients, Route, ShardOp, Slot,
 };
 
-use crate::legs::{Legs, Whose, batch_message, retire};
+use crate::legs::{Legs, Whose};
 use crate::overflow::Admission;
+use crate::rows::{Rows, RowsMut};
 use crate::senders::Senders;
+use crate::shards::Shard;
 
 /// Shards that one engine may have.
 pub const SHARDS_MAX: usize = 64;
@@ -30,13 +34,26 @@ pub(crate) struct Scratch {
 /// Peers, as dispatch sees them.
 type Peers<'w, 's> = Query<'w, 's, (&'static Link, &'static PeerState, &'static mut Parked)>;
 
+/// Where messages go, for passes over many peers.
+#[derive(SystemParam)]
+pub(crate) struct Routes<'w, 's> {
+    links: Query<'w, 's, (Entity, &'static Link)>,
+    entities: &'w Entities,
+}
+
+impl Routes<'_, '_> {
+    fn rows(&self) -> Rows<'_, Link> {
+        Rows::new(self.entities, self.links.contiguous_iter().into_iter().flatten())
+    }
+}
+
 pub(crate) fn dispatch<P: PeerId>(
     mut legs: Legs<P>,
     mut senders: Senders<P>,
     mut peers: Peers,
-    links: Query<&Link>,
     groups: Query<&Members>,
     memberships: Query<&Memberships>,
+    routes: Routes,
     mut scratch: Local<Scratch>,
 ) -> u64 {
     let before: u64 = senders.shards.list.iter().map(|shard| shard.batch.legs).sum();
@@ -53,38 +70,12 @@ pub(crate) fn dispatch<P: PeerId>(
     }
     scratch.peers = flows;
 
-    let now = legs.now.at;
     let mut fresh = std::mem::take(&mut legs.messages.fresh);
-    for message in fresh.drain(..) {
-        // A host's system may have despawned it since ingest; its obituary settles the legs.
-        let shards = &mut senders.shards.list;
-        let Ok((mut pending, mut recipients)) = legs.pending.get_mut(message) else { continue };
-        let (pending, recipients) = (&mut *pending, &mut *recipients);
-        if pending.legs == 0 && !matches!(recipients.aim, Aim::Group(_)) {
-            retire(pending, recipients);
-            legs.messages.free.push(message);
-            continue;
-        }
-        if pending.deadline <= now && !matches!(recipients.aim, Aim::Group(_)) {
-            let count = pending.legs;
-            legs.end(message, count, DropReason::Expired, Whose::default());
-            continue;
-        }
-        if let Aim::One(peer) = recipients.aim
-            && let Ok(&Link { slot, shard, route: Route::Direct, .. }) = links.get(peer)
-        {
-            let shard = &mut shards[usize::from(shard)];
-            let bytes = pending.payload.len() as u64;
-            if shard.reserve(1, bytes) {
-                let number = shard.message(batch_message(pending, true));
-                shard.leg(slot, number, bytes);
-                retire(pending, recipients);
-                legs.messages.free.push(message);
-                continue;
-            }
-        }
-        fan_out(message, &mut legs, &mut senders, &mut peers, &groups, &memberships, &mut scratch);
+    let mut rest = fresh.drain(..);
+    while let Some(message) = straight(&mut rest, &mut legs, &mut senders.shards.list, &routes) {
+        fan_out(message, &mut legs, &mut senders, &mut peers, &routes, &groups, &memberships, &mut scratch);
     }
+    drop(rest);
     legs.messages.fresh = fresh;
     senders.shards.list.iter().map(|shard| shard.batch.legs).sum::<u64>() - before
 }
@@ -98,6 +89,38 @@ fn open_shards<P: PeerId>(legs: &Legs<P>, senders: &mut Senders<P>) {
         shard.room_legs = if open { (config.shard_legs_max as u64).saturating_sub(shard.legs) } else { 0 };
         shard.room_bytes = (config.shard_bytes_max as u64).saturating_sub(shard.bytes);
     }
+}
+
+/// Puts messages to one peer each into the shards' batches, as long as nothing is in their way. Answers the first that takes
+/// more than that.
+fn straight<P: PeerId>(
+    fresh: &mut impl Iterator<Item = Entity>,
+    legs: &mut Legs<P>,
+    shards: &mut [Shard],
+    routes: &Routes,
+) -> Option<Entity> {
+    let now = legs.now.at;
+    let messages = &mut *legs.messages;
+    let mut pending =
+        RowsMut::new(routes.entities, messages.table, legs.pending.contiguous_iter_mut().into_iter().flatten());
+    let links = routes.rows();
+    fresh.find(|&message| {
+        let Some(pending) = pending.get_mut(message) else { return true };
+        let Pending { message: Some(batch_message), to: Recipients { aim: Aim::One(peer), .. }, .. } = &*pending else {
+            return true;
+        };
+        let Some(&Link { slot, shard, route: Route::Direct, .. }) = links.get(*peer) else { return true };
+        let shard = &mut shards[usize::from(shard)];
+        let bytes = batch_message.payload.len() as u64;
+        if batch_message.deadline <= now || !shard.reserve(1, bytes) {
+            return true;
+        }
+        let Some(batch_message) = pending.retire() else { return true };
+        let number = shard.message(batch_message);
+        shard.leg(slot, number, bytes);
+        messages.free.push(message);
+        false
+    })
 }
 
 /// Moves a resolved peer's parked legs to its endpoints.
@@ -151,8 +174,8 @@ fn flow<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>)
     let now = legs.now.at;
     let bytes_max = u32::try_from(legs.settings.config.endpoint_bytes_max).unwrap_or(u32::MAX);
     while let Some(leg) = waiting.queue.front() {
-        let live = legs.pending.get(leg.message).ok().filter(|(pending, _)| pending.stamp == leg.stamp);
-        let expired = live.filter(|(pending, _)| pending.is_live()).map(|(pending, _)| pending.deadline <= now);
+        let live = legs.message(leg.message).filter(|pending| pending.stamp == leg.stamp && pending.is_live());
+        let expired = live.map(|pending| pending.deadline() <= now);
         if expired == Some(false) {
             // All of the bytes are free: then even a leg goes that is longer than a limit lowered behind it.
             let enough = waiting.credit_bytes >= leg.bytes || waiting.credit_bytes >= bytes_max;
@@ -190,21 +213,32 @@ fn fan_out<P: PeerId>(
     legs: &mut Legs<P>,
     senders: &mut Senders<P>,
     peers: &mut Peers,
+    routes: &Routes,
     groups: &Query<&Members>,
     memberships: &Query<&Memberships>,
     scratch: &mut Scratch,
 ) {
-    let Ok((_, recipients)) = legs.pending.get(message) else { return };
-    match recipients.aim.clone() {
+    // A host's system may have despawned it since ingest; its obituary settles the legs.
+    let Some(pending) = legs.message(message) else { return };
+    let Recipients { aim, except } = pending.to.clone();
+    let (counted, is_expired) = (pending.legs, pending.deadline() <= legs.now.at);
+    if !matches!(aim, Aim::Group(_)) {
+        if counted == 0 {
+            return legs.release(message, 0);
+        }
+        if is_expired {
+            return legs.end(message, counted, DropReason::Expired, Whose::default());
+        }
+    }
+    match aim {
         Aim::Nobody => {}
         Aim::One(peer) => to_peer(message, peer, legs, senders, peers, scratch),
-        Aim::Many(list) => to_many(message, &list, legs, senders, peers, scratch),
+        Aim::Many(list) => to_many(message, &list, legs, senders, peers, routes, scratch),
         Aim::Group(group) => {
             let is_member =
                 |peer: &Entity| memberships.get(*peer).is_ok_and(|own| own.iter().any(|other| other == group));
             let except: Option<Arc<[Entity]>> =
-                recipients.except.as_deref().map(|except| except.iter().copied().filter(is_member).collect());
-            let counted = legs.pending.get(message).map_or(0, |(pending, _)| pending.legs);
+                except.as_deref().map(|except| except.iter().copied().filter(is_member).collect());
             let Ok(members) = groups.get(group) else {
                 match counted {
                     0 => legs.release(message, 0),
@@ -220,7 +254,7 @@ fn fan_out<P: PeerId>(
                 Some(more) => legs.add(message, more),
                 None => legs.end(message, counted - size, DropReason::PeerRemoved, Whose::default()),
             }
-            if legs.pending.get(message).is_ok_and(|(pending, _)| pending.deadline <= legs.now.at) {
+            if is_expired {
                 return legs.end(message, size, DropReason::Expired, Whose::default());
             }
             to_group(message, members, except.as_deref(), legs, senders, peers, scratch);
@@ -254,17 +288,16 @@ fn to_group<P: PeerId>(
         });
         let excluded = excluded.filter(|slots| !slots.is_empty());
         let count = (lane.slots.len() - excluded.as_ref().map_or(0, |slots| slots.len())) as u32;
-        let Ok((mut pending, _)) = legs.pending.get_mut(message) else { continue };
-        let bytes = pending.payload.len() as u64;
+        let Some(pending) = legs.message(message) else { continue };
+        let bytes = pending.payload().len() as u64;
         let shard = &mut senders.shards.list[number];
         if count == 0 {
             continue;
         }
         if shard.reserve(u64::from(count), bytes * u64::from(count)) {
-            let last = pending.legs == count;
-            let entry = shard.message(batch_message(&mut pending, last));
+            let Some(taken) = legs.take(message, count) else { continue };
+            let entry = shard.message(taken);
             shard.list(lane, excluded, entry, u64::from(count), bytes);
-            legs.release(message, count);
         } else {
             // No room: every member waits on its own endpoint, under its own limits.
             for (&slot, &index) in lane.slots.iter().zip(&lane.members) {
@@ -288,22 +321,23 @@ fn to_many<P: PeerId>(
     legs: &mut Legs<P>,
     senders: &mut Senders<P>,
     peers: &mut Peers,
+    routes: &Routes,
     scratch: &mut Scratch,
 ) {
-    let Ok((mut pending, _)) = legs.pending.get_mut(message) else { return };
-    let bytes = pending.payload.len() as u64;
+    let Some(content) = legs.message(message).and_then(|pending| pending.message.as_ref()) else { return };
+    let bytes = content.payload.len() as u64;
     // The number of the message in each shard's batch, once it is there.
     let mut entries = [None; SHARDS_MAX];
     let mut rest = std::mem::take(&mut scratch.peers);
     let mut direct = 0;
+    let links = routes.rows();
     for &peer in list {
-        let link = peers.get(peer).map(|(link, ..)| *link);
-        match link {
-            Ok(Link { slot, shard, route: Route::Direct, instance }) if instance == legs.settings.instance => {
+        match links.get(peer).copied().or_else(|| routes.links.get(peer).ok().map(|(_, link)| *link)) {
+            Some(Link { slot, shard, route: Route::Direct, instance }) if instance == legs.settings.instance => {
                 let entry = &mut entries[usize::from(shard)];
                 let shard = &mut senders.shards.list[usize::from(shard)];
                 if shard.reserve(1, bytes) {
-                    let number = *entry.get_or_insert_with(|| shard.message(batch_message(&mut pending, false)));
+                    let number = *entry.get_or_insert_with(|| shard.message(content.clone()));
                     shard.leg(slot, number, bytes);
                     direct += 1;
                 } else {
@@ -372,14 +406,13 @@ fn to_endpoint<P: PeerId>(message: Entity, entity: Entity, peer: Entity, legs: &
     let up = endpoint.state == EndpointState::Up && endpoint.predecessors == 0;
     legs.sweep(&mut waiting.queue);
     if up && waiting.is_empty() {
-        let Ok((mut pending, _)) = legs.pending.get_mut(message) else { return };
-        let bytes = pending.payload.len() as u64;
+        let Some(pending) = legs.message(message) else { return };
+        let bytes = pending.payload().len() as u64;
         let shard = &mut senders.shards.list[usize::from(endpoint.shard)];
         if shard.reserve(1, bytes) {
-            let last = pending.legs == 1;
-            let number = shard.message(batch_message(&mut pending, last));
+            let Some(taken) = legs.take(message, 1) else { return };
+            let number = shard.message(taken);
             shard.leg(endpoint.slot, number, bytes);
-            legs.release(message, 1);
             return;
         }
         waiting.credit(0, 0);
@@ -398,7 +431,7 @@ fn to_oneself<P: PeerId>(message: Entity, peer: Entity, legs: &mut Legs<P>) {
         legs.end(message, 1, DropReason::ToOneself, whose);
         return;
     }
-    let Ok((pending, _)) = legs.pending.get(message) else { return };
+    let Some(pending) = legs.message(message).and_then(|pending| pending.message.as_ref()) else { return };
     let port = &legs.settings.port;
     let from = port.local_addrs.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
     let id = MessageId { epoch: port.epoch, sequence: pending.sequence };

@@ -39,7 +39,7 @@ pub(crate) fn expire<P: PeerId>(mut legs: Legs<P>, mut senders: Senders<P>, mut 
     if is_overgrown(&legs.agendas, legs.books.held) {
         let mut expiries = std::mem::take(&mut legs.agendas.expiries);
         expiries.retain(|&(message, stamp)| {
-            legs.pending.get(message).is_ok_and(|(pending, _)| pending.stamp == stamp && pending.is_live())
+            legs.message(message).is_some_and(|pending| pending.stamp == stamp && pending.is_live())
         });
         legs.agendas.expiries = expiries;
     }
@@ -59,17 +59,17 @@ pub(crate) fn expire<P: PeerId>(mut legs: Legs<P>, mut senders: Senders<P>, mut 
 fn end_held<P: PeerId>(until: Timestamp, reason: Option<DropReason>, legs: &mut Legs<P>) -> u64 {
     let mut ended = 0;
     while let Some((message, stamp)) = legs.agendas.expiries.pop_due(until) {
-        let Ok((pending, _)) = legs.pending.get(message) else { continue };
+        let Some(pending) = legs.message(message) else { continue };
         if pending.stamp != stamp || !pending.is_live() {
             continue;
         }
         // A host may have set a deadline since; what was put on the agenda for another time says nothing then.
-        if reason.is_none() && pending.deadline != Timestamp::NEVER && pending.deadline > until {
-            let deadline = pending.deadline;
+        let deadline = pending.deadline();
+        if reason.is_none() && deadline != Timestamp::NEVER && deadline > until {
             legs.agendas.expiries.push(deadline, (message, stamp));
             continue;
         }
-        let own = if pending.deadline == Timestamp::NEVER { DropReason::ParkedTooLong } else { DropReason::Expired };
+        let own = if deadline == Timestamp::NEVER { DropReason::ParkedTooLong } else { DropReason::Expired };
         ended += legs.drop_message(message, reason.unwrap_or(own));
     }
     ended

@@ -31,14 +31,14 @@ impl<P: PeerId> PendingMessages<'_, '_, P> {
     pub fn iter(&self) -> impl Iterator<Item = (Entity, &Pending)> + '_ {
         let messages = &self.legs.messages;
         messages.fresh.iter().chain(messages.held.values()).filter_map(|&entity| {
-            let (pending, _) = self.legs.pending.get(entity).ok()?;
+            let pending = self.legs.message(entity)?;
             pending.is_live().then_some((entity, pending))
         })
     }
 
     /// Ends a pending message: its legs are `Dropped(Cancelled)`. Answers whether there was one.
     pub fn cancel(&mut self, message: Entity) -> bool {
-        let Ok((pending, _)) = self.legs.pending.get(message) else { return false };
+        let Some(pending) = self.legs.message(message) else { return false };
         if !pending.is_live() {
             return false;
         }
@@ -57,13 +57,11 @@ impl<P: PeerId> PendingMessages<'_, '_, P> {
 
     /// Brings a message's deadline forward to `at`. Answers whether there was one that was later.
     pub fn shorten_deadline(&mut self, message: Entity, at: Timestamp) -> bool {
-        let Ok((mut pending, _)) = self.legs.pending.get_mut(message) else { return false };
-        if !pending.is_live() || pending.deadline <= at {
-            return false;
-        }
+        let Some(mut pending) = self.legs.message_mut(message) else { return false };
+        let (stamp, is_timed) = (pending.stamp, pending.timed);
+        let Some(pending) = pending.message.as_mut().filter(|pending| pending.deadline > at) else { return false };
         pending.deadline = at;
-        if pending.timed {
-            let stamp = pending.stamp;
+        if is_timed {
             self.legs.agendas.expiries.push(at, (message, stamp));
         }
         true
@@ -204,7 +202,7 @@ pub fn admit<P: PeerId>(world: &mut World, key: P, addr: SocketAddr) -> Result<E
         watch_silence::<P>(world, peer);
         peer
     };
-    world.resource_mut::<Dirty<P>>().list(peer, Source::Admitted, vec![addr]);
+    world.resource_mut::<Dirty<P>>().list(peer, Source::Admitted, [addr]);
     Ok(peer)
 }
 
@@ -254,7 +252,7 @@ pub fn readdress<P: PeerId>(world: &mut World, key: &P, addr: SocketAddr) -> Res
     let now = world.resource::<Now<P>>().at;
     let Some(mut heard) = world.get_mut::<Heard>(peer) else { return Err(PeerError::NotAdmitted) };
     *heard = Heard { at: now, silent: false, ..*heard };
-    world.resource_mut::<Dirty<P>>().list(peer, Source::Admitted, vec![addr]);
+    world.resource_mut::<Dirty<P>>().list(peer, Source::Admitted, [addr]);
     Ok(())
 }
 

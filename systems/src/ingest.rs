@@ -6,19 +6,21 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bevy_ecs::entity::Entities;
 use bevy_ecs::prelude::*;
 use tickcast_components::group::Lane;
 use tickcast_components::identity::{Obituaries, Obituary};
 use tickcast_components::message::Addressed;
 use tickcast_components::peer::{Departed, PeerBundle};
 use tickcast_components::{
-    Aim, BareAddr, Deadline, DropReason, Event, IngressPort, InstanceOf, Members, Memberships, Message, MessageId,
-    PeerId, PeerKey, Pending, Recipients, SendError, Source, Submission, Target, Timestamp,
+    Aim, BareAddr, BatchMessage, Deadline, DropReason, Event, IngressPort, InstanceOf, Members, Memberships, Message,
+    MessageId, PeerId, PeerKey, Pending, Recipients, SendError, Source, Submission, Target, Timestamp,
 };
 
 use crate::groups::{detach, reindex};
 use crate::legs::{Legs, Whose};
-use crate::resources::{Dirty, Ingress, Phase, Registry, Settings, Shards, Shutdown};
+use crate::resources::{Agendas, Books, Dirty, Ingress, Messages, Phase, Registry, Settings, Shards, Shutdown};
+use crate::rows::RowsMut;
 
 /// Names looked up before the first of them is used.
 const LOOKUPS_AHEAD: usize = 64;
@@ -34,6 +36,7 @@ pub(crate) fn ingest<P: PeerId>(
     mut obituaries: ResMut<Obituaries>,
     shutdown: Res<Shutdown<P>>,
     shards: Res<Shards<P>>,
+    entities: &Entities,
     mut commands: Commands,
 ) -> u64 {
     // What has gone since the last tick leaves its groups and its names before anything is counted.
@@ -71,7 +74,16 @@ pub(crate) fn ingest<P: PeerId>(
     let peak = legs.messages.peak;
     legs.messages.peak = lane.len().max(peak - peak.div_ceil(256));
     ingress.bytes = 0;
-    let refused = !matches!(shutdown.phase, Phase::Running | Phase::Draining(_));
+    let is_closed = !matches!(shutdown.phase, Phase::Running | Phase::Draining(_));
+    let mut refused = Vec::new();
+    let Legs { pending, messages, books, agendas, settings, now, .. } = &mut legs;
+    let mut pool = Pool {
+        rows: RowsMut::new(entities, messages.table, pending.contiguous_iter_mut().into_iter().flatten()),
+        messages,
+        books,
+        settings,
+        now: now.at,
+    };
     // A whole stretch of names is looked up before any of it is used: the misses of a large table then overlap, where one
     // look-up at a time would wait for each (31 instead of 80 ns per message at 10,000 peers; `benches/tick.rs`, unicast).
     let mut known = [None; LOOKUPS_AHEAD];
@@ -86,32 +98,28 @@ pub(crate) fn ingest<P: PeerId>(
         }
         for (known, submission) in known.iter().zip(rest.by_ref().take(stretch)) {
             let Submission { sequence, to: Addressed { target, except }, message } = submission;
-            if let Some(peer) = *known
-                && except.is_none()
-                && !refused
-            {
-                legs.books.legs.accepted += 1;
-                acquire(&mut legs, &mut commands, sequence, 1, message, Aim::One(peer), None);
-                continue;
-            }
-            let aim = match aim(target, &mut legs, &mut registry, &mut dirty, &groups, &mut commands) {
-                Ok(aim) if !refused => aim,
-                Ok(_) => {
-                    refuse(&mut legs, sequence, &message, DropReason::Shutdown, SendError::ShuttingDown);
-                    continue;
-                }
-                Err((reason, error)) => {
-                    refuse(&mut legs, sequence, &message, reason, error);
-                    continue;
-                }
+            let to = match *known {
+                Some(peer) if except.is_none() && !is_closed => (Recipients { aim: Aim::One(peer), except: None }, 1),
+                _ => match aim(target, now.at, settings, agendas, &mut registry, &mut dirty, &groups, &mut commands) {
+                    Ok(aim) if !is_closed => addressees(aim, except, &groups, &memberships),
+                    Ok(_) => {
+                        refused.push((sequence, message.receipt, DropReason::Shutdown, SendError::ShuttingDown));
+                        continue;
+                    }
+                    Err((reason, error)) => {
+                        refused.push((sequence, message.receipt, reason, error));
+                        continue;
+                    }
+                },
             };
-            let (to, count) = addressees(aim, except, &groups, &memberships);
-            legs.books.legs.accepted += u64::from(count);
-            acquire(&mut legs, &mut commands, sequence, count, message, to.aim, to.except);
+            pool.take_in(sequence, message, to, &mut commands);
         }
     }
     drop(rest);
     ingress.lane = lane;
+    for (sequence, receipt, reason, error) in refused {
+        refuse(&mut legs, sequence, receipt, reason, error);
+    }
     count
 }
 
@@ -133,7 +141,9 @@ pub(crate) fn pull<P: PeerId>(ingress: &mut Ingress<P>, port: &IngressPort<P>) {
 /// Whom a target means, by entity. A peer that nobody has heard of gets one.
 fn aim<P: PeerId>(
     target: Target<P>,
-    legs: &mut Legs<P>,
+    now: Timestamp,
+    settings: &Settings<P>,
+    agendas: &mut Agendas<P>,
     registry: &mut Registry<P>,
     dirty: &mut Dirty<P>,
     groups: &Query<(&mut Members, &InstanceOf)>,
@@ -144,37 +154,36 @@ fn aim<P: PeerId>(
             if let Some(&peer) = registry.peers.get(&key) {
                 return Ok(Aim::One(peer));
             }
-            if registry.unresolved >= legs.settings.config.unresolved_peers_max {
+            if registry.unresolved >= settings.config.unresolved_peers_max {
                 return Err((DropReason::TooManyPeers, SendError::TooManyPeers));
             }
-            let oneself = legs.settings.port.local_id.as_ref() == Some(&key);
-            let peer = spawn_peer(key, registry, &legs.settings, (), commands);
+            let oneself = settings.port.local_id.as_ref() == Some(&key);
+            let peer = spawn_peer(key, registry, settings, (), commands);
             if !oneself {
-                let idle_at = legs.now.at.after(legs.settings.config.idle_age_max);
-                legs.agendas.push_idle(idle_at, peer);
+                let idle_at = now.after(settings.config.idle_age_max);
+                agendas.push_idle(idle_at, peer);
             }
             dirty.newcomers.push(peer);
             dirty.lookups.push(peer);
             Ok(Aim::One(peer))
         }
         Target::Addr(addr) => {
-            let now = legs.now.at;
             if let Some((peer, used)) = registry.bare.get_mut(&addr) {
                 *used = now;
                 return Ok(Aim::One(*peer));
             }
-            let config = &legs.settings.config;
+            let config = &settings.config;
             if registry.bare.len() >= config.bare_addrs_max {
                 return Err((DropReason::TooManyPeers, SendError::TooManyPeers));
             }
-            let peer = commands.spawn((PeerBundle::new(legs.settings.instance), BareAddr(addr))).id();
+            let peer = commands.spawn((PeerBundle::new(settings.instance), BareAddr(addr))).id();
             registry.bare.insert(addr, (peer, now));
             registry.unresolved += 1;
-            legs.agendas.push_idle(now.after(config.idle_age_max), peer);
-            dirty.list(peer, Source::Admitted, vec![addr]);
+            agendas.push_idle(now.after(config.idle_age_max), peer);
+            dirty.list(peer, Source::Admitted, [addr]);
             Ok(Aim::One(peer))
         }
-        Target::Group(group) if groups.get(group.0).is_ok_and(|(_, of)| of.0 == legs.settings.instance) => {
+        Target::Group(group) if groups.get(group.0).is_ok_and(|(_, of)| of.0 == settings.instance) => {
             Ok(Aim::Group(group.0))
         }
         Target::Group(_) => Err((DropReason::UnknownTarget, SendError::UnknownGroup)),
@@ -273,70 +282,54 @@ fn addressees(
 }
 
 /// Counts a message that turned out to be impossible, and tells the host: one leg, which ends at once.
-fn refuse<P: PeerId>(legs: &mut Legs<P>, sequence: u64, message: &Message, reason: DropReason, error: SendError) {
+fn refuse<P: PeerId>(legs: &mut Legs<P>, sequence: u64, receipt: bool, reason: DropReason, error: SendError) {
     legs.books.legs.accepted += 1;
     legs.books.drop(reason, 1);
-    if message.receipt {
+    if receipt {
         legs.receipt(sequence, Whose::default(), tickcast_components::Outcome::Dropped(reason), 1);
     }
     let id = MessageId { epoch: legs.settings.port.epoch, sequence };
     legs.event(Event::Refused { id, error });
 }
 
-/// Fills a pooled message entity, or a new one.
-#[inline]
-fn acquire<P: PeerId>(
-    legs: &mut Legs<P>,
-    commands: &mut Commands,
-    sequence: u64,
-    count: u32,
-    message: Message,
-    aim: Aim,
-    except: Option<Arc<[Entity]>>,
-) {
-    legs.books.labels[usize::from(message.label.number())] += 1;
-    // Each access through a change-detecting pointer writes its tick; one for all of them will do.
-    let messages = &mut *legs.messages;
-    messages.order += 1;
-    let order = messages.order;
-    let deadline = match message.deadline {
-        Deadline::None => Timestamp::NEVER,
-        Deadline::At(at) => Timestamp(0).after(at.saturating_duration_since(legs.settings.origin)),
-        Deadline::After(after) => legs.now.at.after(after),
-    };
-    while let Some(entity) = messages.free.pop() {
-        // A host may have despawned an idle entity; then the next one serves.
-        let Ok((mut pending, mut recipients)) = legs.pending.get_mut(entity) else { continue };
-        let (pending, recipients) = (&mut *pending, &mut *recipients);
-        pending.payload = message.payload;
-        pending.sequence = sequence;
-        pending.order = order;
-        pending.stamp = order;
-        pending.deadline = deadline;
-        pending.legs = count;
-        pending.label = message.label;
-        pending.receipt = message.receipt;
-        pending.ack = message.ack;
-        pending.overflow = message.overflow;
-        recipients.aim = aim;
-        recipients.except = except;
-        messages.fresh.push(entity);
-        return;
+/// The pool of message entities, and what is counted when one is filled.
+struct Pool<'a, P: PeerId> {
+    rows: RowsMut<'a, Pending>,
+    messages: &'a mut Messages<P>,
+    books: &'a mut Books<P>,
+    settings: &'a Settings<P>,
+    now: Timestamp,
+}
+
+impl<P: PeerId> Pool<'_, P> {
+    /// Fills a pooled message entity, or a new one, with a message to so many.
+    #[inline]
+    fn take_in(&mut self, sequence: u64, message: Message, (to, legs): (Recipients, u32), commands: &mut Commands) {
+        self.books.labels[usize::from(message.label.number())] += 1;
+        self.books.legs.accepted += u64::from(legs);
+        self.messages.order += 1;
+        let order = self.messages.order;
+        let deadline = match message.deadline {
+            Deadline::None => Timestamp::NEVER,
+            Deadline::At(at) => Timestamp(0).after(at.saturating_duration_since(self.settings.origin)),
+            Deadline::After(after) => self.now.after(after),
+        };
+        let Message { payload, overflow, label, receipt, ack, .. } = message;
+        let message = BatchMessage { payload, sequence, order, deadline, overflow, label, receipt, ack };
+        while let Some(entity) = self.messages.free.pop() {
+            if let Some(idle) = self.rows.get_mut(entity) {
+                debug_assert!(!idle.is_live(), "it is idle");
+                idle.message = Some(message);
+                (idle.to, idle.stamp, idle.legs) = (to, order, legs);
+                self.messages.fresh.push(entity);
+                return;
+            }
+            // A host has despawned it, or given it components of its own, which the next message shall not inherit.
+            commands.entity(entity).try_despawn();
+        }
+        let instance = InstanceOf(self.settings.instance);
+        self.messages.fresh.push(
+            commands.spawn((instance, Pending { message: Some(message), to, stamp: order, legs, timed: false })).id(),
+        );
     }
-    let pending = Pending {
-        payload: message.payload,
-        sequence,
-        order,
-        stamp: order,
-        deadline,
-        legs: count,
-        label: message.label,
-        receipt: message.receipt,
-        ack: message.ack,
-        timed: false,
-        overflow: message.overflow,
-    };
-    let instance = InstanceOf(legs.settings.instance);
-    let entity = commands.spawn((instance, pending, Recipients { aim, except })).id();
-    messages.fresh.push(entity);
 }

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
 use tickcast_components::{
-    Aim, BatchMessage, DropReason, Event, Held, HeldLeg, HeldQueue, MessageId, Outcome, Overflow, PeerId, PeerKey,
-    Pending, Receipt, Recipients, Timestamp,
+    BatchMessage, DropReason, Event, Held, HeldLeg, HeldQueue, MessageId, Outcome, Overflow, PeerId, PeerKey, Pending,
+    Receipt, Recipients, Timestamp,
 };
 
 use crate::overflow::{Admission, QueueLimits, Rules, admit};
@@ -19,7 +19,7 @@ use crate::resources::{Agendas, Books, HostQueues, Messages, Now, Settings};
 #[derive(SystemParam)]
 pub struct Legs<'w, 's, P: PeerId> {
     /// The message entities.
-    pub pending: Query<'w, 's, (&'static mut Pending, &'static mut Recipients)>,
+    pub pending: Query<'w, 's, (Entity, &'static mut Pending)>,
     /// The peers' ids.
     pub keys: Query<'w, 's, &'static PeerKey<P>>,
     /// The pool.
@@ -51,14 +51,26 @@ impl<P: PeerId> Legs<'_, '_, P> {
         self.keys.get(peer).ok().map(|key| key.0.clone())
     }
 
+    /// A message entity.
+    #[inline]
+    pub fn message(&self, message: Entity) -> Option<&Pending> {
+        self.pending.get(message).ok().map(|(_, pending)| pending)
+    }
+
+    /// A message entity, to be changed.
+    #[inline]
+    pub fn message_mut(&mut self, message: Entity) -> Option<Mut<'_, Pending>> {
+        self.pending.get_mut(message).ok().map(|(_, pending)| pending)
+    }
+
     /// The public sequence number of a leg's message, which says which of two is the newer.
     pub fn sequence(&self, leg: &HeldLeg) -> u64 {
-        self.pending.get(leg.message).map_or(0, |(pending, _)| pending.sequence)
+        self.message(leg.message).map_or(0, Pending::sequence)
     }
 
     /// Whether the leg's message is still the same and still live.
     pub fn is_live(&self, leg: &HeldLeg) -> bool {
-        self.pending.get(leg.message).is_ok_and(|(pending, _)| pending.stamp == leg.stamp && pending.is_live())
+        self.message(leg.message).is_some_and(|pending| pending.stamp == leg.stamp && pending.is_live())
     }
 
     /// The limits of one holding place.
@@ -72,21 +84,8 @@ impl<P: PeerId> Legs<'_, '_, P> {
         self.messages.order += 1;
         let stamp = self.messages.order;
         while let Some(entity) = self.messages.free.pop() {
-            let Ok((mut pending, mut recipients)) = self.pending.get_mut(entity) else { continue };
-            *pending = Pending {
-                payload: message.payload,
-                sequence: message.sequence,
-                order: message.order,
-                stamp,
-                deadline: message.deadline,
-                legs: 1,
-                label: message.label,
-                receipt: message.receipt,
-                ack: message.ack,
-                timed: false,
-                overflow: message.overflow,
-            };
-            *recipients = to;
+            let Some(mut pending) = self.message_mut(entity) else { continue };
+            *pending = Pending { message: Some(message), to, stamp, legs: 1, timed: false };
             return Some(entity);
         }
         None
@@ -152,26 +151,29 @@ impl<P: PeerId> Legs<'_, '_, P> {
 
     /// The leg of a message that is about to be held, counted as such and put on the agenda of expiries.
     fn held_leg(&mut self, message: Entity) -> Option<(HeldLeg, Overflow)> {
-        let (mut pending, _) = self.pending.get_mut(message).ok()?;
-        let (key, keyed) = match pending.overflow {
+        let mut pending = self.message_mut(message)?;
+        let stamp = pending.stamp;
+        let is_timed = std::mem::replace(&mut pending.timed, true);
+        let &BatchMessage { ref payload, sequence, order: place, deadline, overflow, .. } = pending.message.as_ref()?;
+        let bytes = payload.len() as u32;
+        let (key, keyed) = match overflow {
             Overflow::KeepLatest { key } => (key, true),
             _ => (0, false),
         };
-        let (stamp, place, bytes) = (pending.stamp, pending.order, pending.payload.len() as u32);
-        if !std::mem::replace(&mut pending.timed, true) {
+        if !is_timed {
             // A deadline of its own, however late, is the host's word; only a message without one ages.
-            let expiry = match pending.deadline {
+            let expiry = match deadline {
                 Timestamp::NEVER => self.now.at.after(self.settings.config.parked_age_max),
                 deadline => deadline,
             };
             self.agendas.expiries.push(expiry, (message, stamp));
             // Legs that came back from a shard are beyond cancelling, so the name stays with those that never left.
             if stamp == place {
-                self.messages.held.insert(pending.sequence, message);
+                self.messages.held.insert(sequence, message);
             }
         }
         self.books.held += 1;
-        Some((HeldLeg { message, stamp, place, key, bytes, keyed }, pending.overflow))
+        Some((HeldLeg { message, stamp, place, key, bytes, keyed }, overflow))
     }
 
     /// Takes stale legs, whose message has ended, out of a queue, if any message has ended in a queue since the last
@@ -201,7 +203,7 @@ impl<P: PeerId> Legs<'_, '_, P> {
 
     /// Ends all of a message's remaining legs, all of which are held. Answers how many there were.
     pub fn drop_message(&mut self, message: Entity, reason: DropReason) -> u64 {
-        let Ok((pending, _)) = self.pending.get(message) else { return 0 };
+        let Some(pending) = self.message(message) else { return 0 };
         let legs = if pending.is_live() { pending.legs } else { 0 };
         self.books.held -= u64::from(legs);
         self.messages.ended_held += 1;
@@ -215,7 +217,7 @@ impl<P: PeerId> Legs<'_, '_, P> {
             return;
         }
         self.books.drop(reason, u64::from(legs));
-        let Ok((pending, _)) = self.pending.get(message) else { return };
+        let Some(pending) = self.message(message).and_then(|pending| pending.message.as_ref()) else { return };
         if pending.receipt {
             let sequence = pending.sequence;
             self.receipt(sequence, whose, Outcome::Dropped(reason), legs);
@@ -225,7 +227,7 @@ impl<P: PeerId> Legs<'_, '_, P> {
 
     /// Counts `legs` more of a message than it had: its target fans out.
     pub fn add(&mut self, message: Entity, legs: u32) {
-        if let Ok((mut pending, _)) = self.pending.get_mut(message) {
+        if let Some(mut pending) = self.message_mut(message) {
             pending.legs += legs;
             self.books.legs.accepted += u64::from(legs);
         }
@@ -237,25 +239,41 @@ impl<P: PeerId> Legs<'_, '_, P> {
             return None;
         }
         self.books.held -= 1;
-        let (mut pending, _) = self.pending.get_mut(leg.message).ok()?;
-        let last = pending.legs == 1;
-        let mut message = batch_message(&mut pending, last);
+        let mut message = self.take(leg.message, 1)?;
         message.order = leg.place;
-        self.release(leg.message, 1);
         Some(message)
+    }
+
+    /// Takes `legs` off a message, for a shard. With the last of them the message itself goes there, else it is shared.
+    pub(crate) fn take(&mut self, message: Entity, legs: u32) -> Option<BatchMessage> {
+        let mut pending = self.message_mut(message)?;
+        if pending.legs == legs {
+            return self.retire(message);
+        }
+        pending.legs -= legs;
+        pending.message.clone()
     }
 
     /// Takes `legs` off a message that has found another place for them, and returns it to the pool after the last.
     pub fn release(&mut self, message: Entity, legs: u32) {
-        let Ok((mut pending, mut recipients)) = self.pending.get_mut(message) else { return };
+        let Some(mut pending) = self.message_mut(message) else { return };
         pending.legs -= legs;
         if pending.legs == 0 {
-            if pending.timed && self.messages.held.get(&pending.sequence) == Some(&message) {
-                self.messages.held.remove(&pending.sequence);
-            }
-            retire(&mut pending, &mut recipients);
-            self.messages.free.push(message);
+            self.retire(message);
         }
+    }
+
+    /// Returns a message entity to the pool, and answers what it was.
+    fn retire(&mut self, message: Entity) -> Option<BatchMessage> {
+        let (_, mut pending) = self.pending.get_mut(message).ok()?;
+        let is_timed = pending.timed;
+        let was = pending.retire();
+        let sequence = was.as_ref().map_or(0, |message| message.sequence);
+        if is_timed && self.messages.held.get(&sequence) == Some(&message) {
+            self.messages.held.remove(&sequence);
+        }
+        self.messages.free.push(message);
+        was
     }
 
     /// Tells the host of an outcome, or counts that there was no room to.
@@ -298,33 +316,4 @@ impl Rules<HeldLeg> for HeldRules {
     fn succeed(&self, new: &mut HeldLeg, old: &HeldLeg) {
         new.place = old.place;
     }
-}
-
-/// A message as a shard gets it. The payload moves with the last leg, else it is shared.
-#[inline]
-pub(crate) fn batch_message(pending: &mut Pending, last: bool) -> BatchMessage {
-    let payload = if last { std::mem::take(&mut pending.payload) } else { pending.payload.clone() };
-    BatchMessage {
-        payload,
-        sequence: pending.sequence,
-        order: pending.order,
-        deadline: pending.deadline,
-        overflow: pending.overflow,
-        label: pending.label,
-        receipt: pending.receipt,
-        ack: pending.ack,
-    }
-}
-
-/// Makes a message entity idle.
-#[inline]
-pub(crate) fn retire(pending: &mut Pending, recipients: &mut Recipients) {
-    if !pending.payload.is_empty() {
-        pending.payload = bytes::Bytes::new();
-    }
-    pending.sequence = 0;
-    pending.legs = 0;
-    pending.timed = false;
-    recipients.aim = Aim::Nobody;
-    recipients.except = None;
 }

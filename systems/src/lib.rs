@@ -32,6 +32,7 @@ mod regroup;
 mod report;
 mod resolve;
 pub mod resources;
+mod rows;
 pub mod schedule;
 pub mod senders;
 mod shards;

@@ -88,7 +88,7 @@ pub(crate) fn reap<P: PeerId>(
             commands.entity(peer).despawn();
             reaped += 1;
         } else if ends {
-            senders.dirty.list(peer, Source::Admitted, Vec::new());
+            senders.dirty.list(peer, Source::Admitted, []);
             commands.entity(peer).remove::<Heard>();
         } else {
             legs.agendas.silences.push(now.after(timeout), peer);

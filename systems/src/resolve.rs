@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use bevy_ecs::entity::EntityAllocator;
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::{SystemParam, SystemState};
+use tickcast_components::few::Few;
 use tickcast_components::{
     AddressError, AddressPolicy, AfterClose, BareAddr, Endpoint, EndpointOf, EndpointState, Event, HeldLeg, InstanceOf,
     Outage, Parked, PeerId, PeerState, Resolution, Source, Sources, Waiting,
@@ -53,11 +54,11 @@ pub(crate) fn resolve<P: PeerId>(world: &mut World, state: &mut SystemState<Reso
     dirty.listing_of.shrink_to(LISTINGS_AT_ONCE);
     items += listings.len() as u64;
     let mut rest = listings.drain(..);
-    let mut born = Vec::new();
+    let (mut new, mut born) = (Vec::new(), Vec::new());
     loop {
         let Resolve { legs, senders, states, entities, commands, .. } = &mut state.get_mut(world).expect(THERE);
         for listing in rest.by_ref().take(LISTINGS_AT_ONCE) {
-            apply(listing, legs, senders, states, entities, &mut born, commands);
+            apply(listing, legs, senders, states, entities, &mut new, &mut born, commands);
         }
         state.apply(world);
         for (entity, endpoint) in born.drain(..) {
@@ -82,7 +83,7 @@ fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
     for peer in lookups.drain(..lookups.len().min(budget)) {
         let has_endpoints = senders.peers.get(peer).is_ok_and(|endpoints| endpoints.iter().next().is_some());
         if !has_endpoints && let Ok(&BareAddr(addr)) = bare.get(peer) {
-            senders.dirty.list(peer, Source::Admitted, vec![addr]);
+            senders.dirty.list(peer, Source::Admitted, [addr]);
         }
         if look_up(peer, legs, senders, directory) || senders.dirty.is_listed(peer, Source::Admitted) {
             continue;
@@ -150,7 +151,7 @@ fn look_up<P: PeerId>(peer: Entity, legs: &Legs<P>, senders: &mut Senders<P>, di
     let dirty = &mut senders.dirty;
     (directory.lookup)(&key, &mut |source, list| {
         found |= list.iter().any(|data| check_reachable(port, data.addr).is_ok());
-        dirty.list(peer, source, list.iter().map(|data| data.addr).collect());
+        dirty.list(peer, source, list.iter().map(|data| data.addr));
     });
     found
 }
@@ -177,6 +178,7 @@ fn apply<P: PeerId>(
     senders: &mut Senders<P>,
     states: &mut Query<(&mut PeerState, &mut Parked)>,
     entities: &EntityAllocator,
+    new: &mut Vec<NewEndpoint>,
     born: &mut Vec<(Entity, EndpointBundle)>,
     commands: &mut Commands,
 ) {
@@ -191,25 +193,31 @@ fn apply<P: PeerId>(
     let old: Vec<Entity> = senders.peers.get(peer).map(|endpoints| endpoints.iter().collect()).unwrap_or_default();
 
     // Who lists what: existing endpoints take note, and what remains of the lists is new.
-    let mut fresh: Vec<(SocketAddr, Sources)> = Vec::new();
     for (source, addrs) in SOURCES.into_iter().zip(listed) {
         let Some(addrs) = addrs else { continue };
+        let addrs = addrs.as_slice();
         for &entity in &old {
             if let Ok((mut endpoint, ..)) = senders.endpoints.get_mut(entity) {
                 let stays = addrs.contains(&endpoint.addr.get());
                 endpoint.sources.set(source, stays);
             }
         }
-        for addr in addrs {
+        for &addr in addrs {
             let known = old
                 .iter()
                 .any(|&entity| senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| endpoint.addr == addr));
             if known {
                 continue;
             }
-            match fresh.iter_mut().find(|(other, _)| *other == addr) {
-                Some((_, sources)) => sources.set(source, true),
-                None => fresh.push((addr, Sources::only(source))),
+            match new.iter_mut().find(|other| other.addr == addr) {
+                Some(other) => other.sources.set(source, true),
+                None => new.push(NewEndpoint {
+                    entity: entities.alloc(),
+                    addr,
+                    sources: Sources::only(source),
+                    predecessors: 0,
+                    legs: Vec::new(),
+                }),
             }
         }
     }
@@ -220,20 +228,10 @@ fn apply<P: PeerId>(
     let leaving: Vec<Entity> = old.into_iter().filter(|&entity| !is_listed(senders, entity)).collect();
     senders.dirty.links.push(peer);
 
-    if kept.is_empty() && fresh.is_empty() {
+    if kept.is_empty() && new.is_empty() {
         empty(peer, before, &leaving, legs, senders, states);
         return;
     }
-    let mut new: Vec<NewEndpoint> = fresh
-        .into_iter()
-        .map(|(addr, sources)| NewEndpoint {
-            entity: entities.alloc(),
-            addr,
-            sources,
-            predecessors: 0,
-            legs: Vec::new(),
-        })
-        .collect();
     // An address that comes back while it was being replaced is the heir of the one that was to replace it.
     let comes_back = kept.iter().copied().find(|&entity| {
         senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| {
@@ -253,7 +251,7 @@ fn apply<P: PeerId>(
         let new = if goes_on { None } else { new.first_mut() };
         retire(entity, new, kept_heir, legs, senders, commands);
     }
-    for endpoint in new {
+    for endpoint in new.drain(..) {
         born.push((endpoint.entity, endpoint.bundle(peer, legs, senders)));
     }
     if before != PeerState::Ready {
@@ -272,15 +270,15 @@ fn apply<P: PeerId>(
 }
 
 /// Each source's list, canonical, without duplicates and without what cannot be dialled.
-fn usable<P: PeerId>(listing: Listing, legs: &mut Legs<P>) -> [Option<Vec<SocketAddr>>; 3] {
-    let key = legs.key(listing.peer);
+fn usable<P: PeerId>(listing: Listing, legs: &mut Legs<P>) -> [Option<Few<SocketAddr>>; 3] {
+    let peer = listing.peer;
     listing.by_source.map(|list| {
-        let mut addrs = Vec::new();
-        for addr in list? {
+        let mut addrs = Few::default();
+        for &addr in list?.as_slice() {
             match check_reachable(&legs.settings.port, addr) {
-                Ok(addr) if addrs.contains(&addr) => {}
-                Ok(addr) if addrs.len() >= legs.settings.config.addresses_per_peer_max => {
-                    if let Some(peer) = key.clone() {
+                Ok(addr) if addrs.as_slice().contains(&addr) => {}
+                Ok(addr) if addrs.as_slice().len() >= legs.settings.config.addresses_per_peer_max => {
+                    if let Some(peer) = legs.key(peer) {
                         legs.event(Event::AddressRejected { peer, error: AddressError::TooMany(addr) });
                     }
                     // One event says it all; the list may be long.
@@ -288,7 +286,7 @@ fn usable<P: PeerId>(listing: Listing, legs: &mut Legs<P>) -> [Option<Vec<Socket
                 }
                 Ok(addr) => addrs.push(addr),
                 Err(error) => {
-                    if let Some(peer) = key.clone() {
+                    if let Some(peer) = legs.key(peer) {
                         legs.event(Event::AddressRejected { peer, error });
                     }
                 }

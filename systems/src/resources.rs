@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bevy_ecs::prelude::*;
+use bevy_ecs::storage::TableId;
 use crossbeam_queue::ArrayQueue;
 use foldhash::quality::SeedableRandomState;
 use hashbrown::HashMap;
+use tickcast_components::few::Few;
 use tickcast_components::group::Lane;
 use tickcast_components::{
     DropReason, EndpointCounts, EndpointState, Event, IngressPort, IoCounts, LABELS_MAX, LegCounts, NetworkConfig,
@@ -97,6 +99,8 @@ pub struct Registry<P: PeerId> {
 pub struct Messages<P: PeerId> {
     /// Idle entities.
     pub free: Vec<Entity>,
+    /// Where they are, unless a host has given them components of its own.
+    pub table: TableId,
     /// Taken in and not yet dispatched, in order.
     pub fresh: Vec<Entity>,
     /// Those with legs that wait, by public sequence number.
@@ -216,27 +220,29 @@ pub struct Listing {
     /// The peer.
     pub peer: Entity,
     /// By `Source as usize`; `None` leaves what that source listed before.
-    pub by_source: [Option<Vec<SocketAddr>>; 3],
+    pub by_source: [Option<Few<SocketAddr>>; 3],
 }
 
 impl<P: PeerId> Dirty<P> {
     /// Notes a new list; a later one of the same source in the same tick replaces it.
-    pub fn list(&mut self, peer: Entity, source: Source, addrs: Vec<SocketAddr>) {
-        *self.listed(peer, source) = Some(addrs);
+    pub fn list(&mut self, peer: Entity, source: Source, addrs: impl IntoIterator<Item = SocketAddr>) {
+        *self.listed(peer, source) = Some(addrs.into_iter().collect());
     }
 
     /// Notes a list that an endpoint has left behind, unless there is a new one of the same source in this tick.
-    pub fn list_again(&mut self, peer: Entity, source: Source, addrs: Vec<SocketAddr>) {
-        self.listed(peer, source).get_or_insert(addrs);
+    pub fn list_again(&mut self, peer: Entity, source: Source, addrs: impl IntoIterator<Item = SocketAddr>) {
+        self.listed(peer, source).get_or_insert_with(|| addrs.into_iter().collect());
     }
 
     /// Whether a new list of this source names any address of a peer in this tick.
     pub fn is_listed(&self, peer: Entity, source: Source) -> bool {
         let listing = self.listing_of.get(&peer).map(|&index| &self.listings[index]);
-        listing.and_then(|listing| listing.by_source[source as usize].as_ref()).is_some_and(|addrs| !addrs.is_empty())
+        listing
+            .and_then(|listing| listing.by_source[source as usize].as_ref())
+            .is_some_and(|addrs| !addrs.as_slice().is_empty())
     }
 
-    fn listed(&mut self, peer: Entity, source: Source) -> &mut Option<Vec<SocketAddr>> {
+    fn listed(&mut self, peer: Entity, source: Source) -> &mut Option<Few<SocketAddr>> {
         let listings = &mut self.listings;
         let index = *self.listing_of.entry(peer).or_insert_with(|| {
             listings.push(Listing { peer, by_source: [None, None, None] });
@@ -269,6 +275,8 @@ pub struct Directory<P: PeerId> {
     pub room: Arc<dyn Fn() + Send + Sync>,
     /// Looks a peer up: calls back once for each source that lists it.
     pub lookup: Box<Lookup<P>>,
+    /// Whether there is more than one source, so that what one of them says of a new peer need not be all.
+    pub several: bool,
 }
 
 /// Looks a peer up: calls back once for each source that lists it.
@@ -363,6 +371,8 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
             },
         ))
         .id();
+    let idle = world.spawn((tickcast_components::InstanceOf(instance), tickcast_components::Pending::default()));
+    let (idle, table) = (idle.id(), idle.location().table_id);
     let hash = || SeedableRandomState::with_seed(parts.seed, &SHARED_SEED);
     let marker = PhantomData;
     world.insert_resource(Settings {
@@ -385,7 +395,8 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
         resolutions: 0,
     });
     world.insert_resource(Messages::<P> {
-        free: Vec::new(),
+        free: vec![idle],
+        table,
         fresh: Vec::new(),
         held: Map::with_hasher(hash()),
         order: 0,

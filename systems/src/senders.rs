@@ -337,7 +337,7 @@ impl<P: PeerId> Senders<'_, '_, P> {
             AfterClose::Stop
         } else if accepted {
             // Whoever has connected from there has to come back. Perhaps the host has heard of it before us.
-            self.dirty.list_again(peer, Source::Admitted, Vec::new());
+            self.dirty.list_again(peer, Source::Admitted, []);
             AfterClose::Unlist
         } else {
             let heir = self.usable_other(legs, peer, entity);

@@ -67,7 +67,7 @@ async fn a_leg_lost_by_its_message_is_noticed() {
         if forget {
             pending.legs -= 1;
         } else {
-            pending.sequence = 0;
+            pending.message = None;
         }
         assert!(!is_lawful(step(&mut sim)));
     }

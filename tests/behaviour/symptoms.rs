@@ -85,6 +85,48 @@ async fn a_fresh_message_despawned_after_collect_is_accounted_for() {
     assert_eq!(sim.outcomes(id), [dropped(DropReason::Cancelled)]);
 }
 
+/// Goal: what a host has attached to a message is not found on the next one, which takes an entity from the same pool; and
+/// what it was attached to goes.
+#[tokio::test(start_paused = true)]
+async fn a_message_inherits_nothing_that_a_host_attached_to_another() {
+    #[derive(Component)]
+    struct Marked;
+    #[derive(Resource, Default)]
+    struct Seen {
+        messages: usize,
+        marked: usize,
+    }
+    let mut sim = Sim::datagrams(config());
+    let socket = sim.admit(1);
+    sim.ticks(2).await;
+    sim.net.world_mut().init_resource::<Seen>();
+    let mark =
+        |messages: PendingMessages<u64>, marked: Query<&Marked>, mut seen: ResMut<Seen>, mut commands: Commands| {
+            for (entity, _) in messages.iter() {
+                seen.messages += 1;
+                seen.marked += usize::from(marked.contains(entity));
+                // Half of the pool is in another table then.
+                if seen.messages % 2 == 1 {
+                    commands.entity(entity).insert(Marked);
+                }
+            }
+        };
+    let schedule = sim.net.parts_mut().0.schedule_mut();
+    schedule.add_systems(mark.after(TickSystems::Regroup).before(TickSystems::Dispatch));
+    for round in 0..4 {
+        for number in 0..10 {
+            sim.send(1, format!("{round} {number}"));
+        }
+        sim.tick().await;
+    }
+    sim.ticks(2).await;
+    let seen = sim.net.world().resource::<Seen>();
+    assert_eq!((seen.messages, seen.marked), (40, 0));
+    assert_eq!(got(&socket).len(), 40);
+    let mut left = sim.net.world_mut().query_filtered::<Entity, With<Marked>>();
+    assert!(left.iter(sim.net.world()).count() <= 5, "those of the last round are in the pool until their turn comes");
+}
+
 /// Goal: an excluded peer that leaves between ingest and dispatch takes no other's leg along.
 #[tokio::test(start_paused = true)]
 async fn an_excluded_peer_that_leaves_before_dispatch_miscounts_nothing() {

@@ -244,7 +244,7 @@ impl World {
         let mut live: Vec<(u64, Entity)> = found
             .iter(world)
             .filter(|(_, pending)| pending.is_live())
-            .map(|(entity, pending)| (pending.sequence, entity))
+            .map(|(entity, pending)| (pending.sequence(), entity))
             .collect();
         if live.is_empty() {
             return;
