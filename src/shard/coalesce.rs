@@ -74,6 +74,8 @@ struct Body {
     slot: Slot,
     skip: u32,
     legs: u32,
+    /// The first message in it, which tells most bodies apart.
+    first: u32,
     /// How many datagrams have it.
     uses: u32,
     bytes: u32,
@@ -95,7 +97,10 @@ impl Bodies {
             let queue = &endpoints[body.slot as usize].queue;
             queue.range(body.skip as usize..(body.skip + body.legs) as usize).map(|leg| leg.message)
         };
-        let alike = |other: &Body| other.legs == body.legs && messages(other).eq(messages(&body));
+        let alike = |other: &Body| {
+            (other.first, other.legs) == (body.first, body.legs)
+                && (body.legs == 1 || messages(other).eq(messages(&body)))
+        };
         let from = self.list.len().saturating_sub(BODIES_COMPARED_MAX);
         if let Some(index) = self.list[from..].iter().rposition(alike) {
             self.list[from + index].uses += 1;
@@ -188,7 +193,8 @@ pub(super) fn plan(slot: Slot, table: &mut Table, plan: &mut Vec<Planned>, bodie
             Framing::Raw => NO_BODY,
             Framing::Framed => {
                 let bytes = (bytes - DATAGRAM_HEADER_BYTES) as u32;
-                bodies.number(Body { slot, skip, legs: count, uses: 1, bytes, large, copy: None }, endpoints)
+                let first = endpoint.queue[skip as usize].message;
+                bodies.number(Body { slot, skip, legs: count, first, uses: 1, bytes, large, copy: None }, endpoints)
             }
         };
         let (sequence, place) = (wire.planned, Place::Scattered);
