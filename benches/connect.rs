@@ -10,6 +10,9 @@
 mod once;
 #[path = "common/peers.rs"]
 mod peers;
+#[path = "common/record.rs"]
+#[allow(dead_code, reason = "shared with benches that need more of it")]
+mod record;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,6 +23,7 @@ use tickcast::{Bytes, GroupId, Message, NetworkConfig, SYSTEMS, Target, Tickcast
 use tokio::runtime::Runtime;
 
 use crate::peers::addr;
+use crate::record::Row;
 
 const HEALTHY: u64 = 1_000;
 const REFUSING: u64 = 10_000;
@@ -38,6 +42,10 @@ const PHASES: [(&str, usize, Duration); 3] = [
 fn main() {
     println!("{:<36} {:>12} {:>12} {:>8} {:>11}", "", "without", "with", "ratio", "attempts/s");
     let (paced, same) = (run(false, once::is_once()), run(true, once::is_once()));
+    for (workload, ratio) in [("paced", paced), ("one thread", same)] {
+        let row = Row { bench: "connect", workload, side: "10,000 refuse", peers: 1_000, messages: 1, bytes: 64 };
+        row.ratio("none refuses", "frame", ratio);
+    }
     println!(
         "steady tick with {REFUSING} refusing peers by one without: {paced:.2} (reach: 2.00); on one thread {same:.2}"
     );

@@ -7,6 +7,9 @@
 
 #[path = "common/once.rs"]
 mod once;
+#[path = "common/record.rs"]
+#[allow(dead_code, reason = "shared with benches that need more of it")]
+mod record;
 
 use std::alloc::System;
 use std::collections::HashMap;
@@ -20,6 +23,8 @@ use tickcast::transport::memory::MemoryNetwork;
 use tickcast::transport::udp::Udp;
 use tickcast::{Builder, Message, NetworkConfig, PeerData, Target, Tickcast};
 use tokio::sync::watch;
+
+use crate::record::Row;
 
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
@@ -115,6 +120,8 @@ fn sent(name: &str, peers: usize, messages: usize) {
 
 fn report(name: &str, peers: usize, empty: usize) {
     let live = HEAP.allocated() - empty;
+    let row = Row { bench: "memory", workload: name, side: "tickcast", peers, ..Row::default() };
+    row.figure("bytes", (live / peers) as f64);
     println!("{name:<64} {:>8} {:>8.1}", live / peers, empty as f64 / 1e6);
 }
 

@@ -8,6 +8,9 @@
 mod once;
 #[path = "common/peers.rs"]
 mod peers;
+#[path = "common/record.rs"]
+#[allow(dead_code, reason = "shared with benches that need more of it")]
+mod record;
 
 use std::fs;
 
@@ -15,6 +18,7 @@ use tickcast::transport::memory::MemoryNetwork;
 use tickcast::{Bytes, Message, NetworkConfig, Target, Tickcast};
 
 use crate::peers::{addr, settle};
+use crate::record::Row;
 
 fn main() {
     let rounds = if once::is_once() { 3 } else { 600 };
@@ -26,6 +30,7 @@ fn main() {
                 net.send(Target::All, Message::new(Bytes::from(vec![7; bytes]))).expect("there is room");
             }
         });
+        row("all", peers, messages, bytes).figure("io_ns", cost);
         println!("{:<58} {cost:>8.1} ns", format!("{messages} messages of {bytes} B to all {peers}, per leg"));
     }
     let mut net = engine(1_000);
@@ -34,7 +39,13 @@ fn main() {
             net.send(Target::Peer(number % 1_000), Message::new(Bytes::from_static(&[7; 64]))).expect("there is room");
         }
     });
+    row("unicast", 1_000, 8, 64).figure("io_ns", cost);
     println!("{:<58} {cost:>8.1} ns", "8 messages of 64 B to each of 1000, own ones, per leg");
+}
+
+/// A case's row for the suite.
+fn row(workload: &'static str, peers: u64, messages: u64, bytes: usize) -> Row<'static> {
+    Row { bench: "shard", workload, side: "tickcast", peers: peers as usize, messages: messages as usize, bytes }
 }
 
 /// An engine with this many peers, on a network that swallows everything.

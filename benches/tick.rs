@@ -8,6 +8,9 @@
 mod once;
 #[path = "common/peers.rs"]
 mod peers;
+#[path = "common/record.rs"]
+#[allow(dead_code, reason = "shared with benches that need more of it")]
+mod record;
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +18,7 @@ use tickcast::transport::memory::MemoryNetwork;
 use tickcast::{Bytes, Message, NetworkConfig, Target, Tickcast};
 
 use crate::peers::{addr, settle};
+use crate::record::Row;
 
 fn main() {
     let mut figures = Figures { once: once::is_once(), rows: Vec::new() };
@@ -33,7 +37,7 @@ const CACHE_BYTES: usize = 4 << 20;
 
 struct Figures {
     once: bool,
-    rows: Vec<(String, f64, String)>,
+    rows: Vec<(String, f64, &'static str)>,
 }
 
 impl Figures {
@@ -41,8 +45,16 @@ impl Figures {
         if self.once { 3 } else { rounds }
     }
 
-    fn add(&mut self, name: impl Into<String>, value: f64, unit: impl Into<String>) {
-        self.rows.push((name.into(), value, unit.into()));
+    /// What a tick took.
+    fn frame(&mut self, row: Row<'_>, title: String, nanos: f64) {
+        row.figure("frame_us", nanos / 1000.0);
+        self.rows.push((title, nanos / 1000.0, "µs"));
+    }
+
+    /// The same by so many legs.
+    fn leg(&mut self, row: Row<'_>, nanos: f64, legs: u64) {
+        row.figure("leg_ns", nanos / legs as f64);
+        self.rows.push(("  per leg".into(), nanos / legs as f64, "ns"));
     }
 
     fn print(&self) {
@@ -51,6 +63,11 @@ impl Figures {
         }
         println!("frame thread only; medians; accounting, profile and I/O reports on");
     }
+}
+
+/// A case's row for the suite.
+fn row(workload: &'static str, peers: u64, messages: u64) -> Row<'static> {
+    Row { bench: "tick", workload, side: "tickcast", peers: peers as usize, messages: messages as usize, bytes: 64 }
 }
 
 /// An engine with this many resolved peers, on a network that swallows everything.
@@ -99,9 +116,9 @@ fn idle(figures: &mut Figures) {
             assert_eq!(report.legs.unaccounted(), 0);
         }
         medians.push(median(samples));
-        figures.add(format!("idle tick, {peers} peers"), medians[medians.len() - 1] / 1000.0, "µs");
+        figures.frame(row("idle", peers, 0), format!("idle tick, {peers} peers"), medians[medians.len() - 1]);
     }
-    figures.add("  100,000 peers against 10", medians[2] / medians[0], "x");
+    figures.rows.push(("  100,000 peers against 10".into(), medians[2] / medians[0], "x"));
 }
 
 /// A tick as it is in a paced frame: since the last one the thread has slept, and its caches hold somebody else's data.
@@ -126,7 +143,8 @@ fn cold(figures: &mut Figures) {
             settle(&mut net);
         }
         assert!(std::hint::black_box(other).len() > 1);
-        figures.add(format!("{messages} messages to a group of 1000, after a sleep"), median(samples) / 1000.0, "µs");
+        let title = format!("{messages} messages to a group of 1000, after a sleep");
+        figures.frame(row("group-cold", 1_000, messages), title, median(samples));
     }
 }
 
@@ -147,8 +165,9 @@ fn group(figures: &mut Figures) {
             assert_eq!(net.report().legs.written, net.report().legs.accepted);
         }
         let nanos = median(samples);
-        figures.add(format!("one message to a group of {peers}"), nanos / 1000.0, "µs");
-        figures.add("  per leg", nanos / peers as f64, "ns");
+        let row = row("group", peers, 1);
+        figures.frame(row, format!("one message to a group of {peers}"), nanos);
+        figures.leg(row, nanos, peers);
     }
 }
 
@@ -172,9 +191,10 @@ fn unicast(figures: &mut Figures, own: bool) {
             assert_eq!(net.report().legs.written, net.report().legs.accepted);
         }
         let nanos = median(samples);
-        let payloads = if own { "own" } else { "constant" };
-        figures.add(format!("{peers} messages to one peer each, {payloads} payloads"), nanos / 1000.0, "µs");
-        figures.add("  per message", nanos / peers as f64, "ns");
+        let (workload, payloads) = if own { ("unicast-own", "own") } else { ("unicast", "constant") };
+        let row = row(workload, peers, 1);
+        figures.frame(row, format!("{peers} messages to one peer each, {payloads} payloads"), nanos);
+        figures.leg(row, nanos, peers);
     }
 }
 
@@ -194,8 +214,9 @@ fn many(figures: &mut Figures) {
         settle(&mut net);
     }
     let nanos = median(samples);
-    figures.add(format!("one message to a list of {peers}"), nanos / 1000.0, "µs");
-    figures.add("  per leg", nanos / peers as f64, "ns");
+    let row = row("list", peers, 1);
+    figures.frame(row, format!("one message to a list of {peers}"), nanos);
+    figures.leg(row, nanos, peers);
 }
 
 /// Ten thousand peers resolve in one tick, senders included.
@@ -212,5 +233,5 @@ fn join_storm(figures: &mut Figures) {
         samples.push(began.elapsed());
         assert_eq!(report.endpoints.up, 10_000);
     }
-    figures.add("10,000 peers resolve in one tick", median(samples) / 1000.0, "µs");
+    figures.frame(row("join-storm", 10_000, 0), "10,000 peers resolve in one tick".into(), median(samples));
 }

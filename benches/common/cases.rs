@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 
+use super::record::Row;
+
 /// One who sends, as tables and command lines name it.
 pub(crate) trait Kind: Copy + Debug + 'static {
     const ALL: &'static [Self];
@@ -17,6 +19,13 @@ pub(crate) struct Workload<K: Kind> {
     pub(crate) messages: usize,
     pub(crate) bytes: usize,
     pub(crate) sides: &'static [K],
+}
+
+impl<K: Kind> Workload<K> {
+    /// What the suite's rows of this workload have in common.
+    pub(crate) fn row(&self, bench: &'static str, peers: usize) -> Row<'static> {
+        Row { bench, workload: self.name, peers, messages: self.messages, bytes: self.bytes, ..Row::default() }
+    }
 }
 
 /// The workloads that the command line names, each with the sides that it names; without names of a sort, all of it.

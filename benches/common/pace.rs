@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use tickcast::Bytes;
 
 use super::beat::Beat;
-use super::measure::cpu;
+use super::measure::{cpu, median, quantile};
+use super::record::Row;
 use super::side::Side;
 
 /// One side's figures.
@@ -23,6 +24,15 @@ impl Samples {
     /// A round took so much CPU time for so many messages that were received.
     pub(crate) fn add_round(&mut self, spent: Duration, messages: u64) {
         self.cpu.push(spent.as_nanos() as f64 / messages as f64);
+    }
+}
+
+impl Row<'_> {
+    /// What a side's ticks have cost, as medians and the frame's 99th percentile.
+    pub(crate) fn samples(&self, samples: &Samples) {
+        self.figure("cpu_ns", median(&samples.cpu));
+        self.figure("frame_us", median(&samples.frames));
+        self.figure("frame_p99_us", quantile(&samples.frames, 99));
     }
 }
 

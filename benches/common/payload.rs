@@ -9,9 +9,9 @@ pub(crate) fn payload(head: &[u8], bytes: usize) -> Bytes {
     payload.into()
 }
 
-/// Whether this is one of so many bytes.
+/// Whether this is one of so many bytes; of any number, if that is zero.
 pub(crate) fn is_whole(payload: &[u8], bytes: usize) -> bool {
-    payload.len() == bytes && payload.last() == Some(&FILL)
+    (bytes == 0 || payload.len() == bytes) && payload.last() == Some(&FILL)
 }
 
 const FILL: u8 = 0x5a;

@@ -3,9 +3,12 @@
 use super::cases::{Kind, Workload};
 use super::measure::{median, quantile};
 use super::pace::Samples;
+use super::record::Row;
 
 /// How a bench prints its tables.
 pub(crate) struct Table {
+    /// The bench, as the suite's rows name it.
+    pub(crate) bench: &'static str,
     pub(crate) title_width: usize,
     /// The name of the ratios' spread, and the percentages between which it lies.
     pub(crate) spread: (&'static str, usize, usize),
@@ -14,9 +17,11 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Prints a line for each side, with what stands in its further columns.
-    pub(crate) fn print<K: Kind>(&self, workload: &Workload<K>, rows: &[(K, &Samples, String)]) {
+    /// Prints a line for each side, with what stands in its further columns; the suite is told the same.
+    pub(crate) fn print<K: Kind>(&self, workload: &Workload<K>, peers: usize, rows: &[(K, &Samples, String)]) {
         let (_, base, _) = rows.last().expect("at least one side");
+        let (ours, ours_samples, _) = rows[0];
+        let row = workload.row(self.bench, peers);
         let (width, (spread, low, high)) = (self.title_width, self.spread);
         println!("\n({}) {}", workload.name, workload.title);
         println!(
@@ -24,8 +29,12 @@ impl Table {
             "", "CPU ns/msg", "ratio", "frame µs", "p99 µs", self.further
         );
         for (kind, samples, further) in rows {
-            // Round by round, so that a slow second of the machine is in both halves.
-            let ratios: Vec<f64> = samples.cpu.iter().zip(&base.cpu).map(|(ours, theirs)| ours / theirs).collect();
+            let ratios = ratios(samples, base);
+            Row { side: kind.names().0, ..row }.samples(samples);
+            if kind.names() != ours.names() {
+                let row = Row { side: ours.names().0, ..row };
+                row.ratio(kind.names().0, "cpu", median(&self::ratios(ours_samples, samples)));
+            }
             println!(
                 "{:<width$} {:>10.0} {:>7.3} {:>5.2}-{:<5.2} {:>10.1} {:>10.1} {further}",
                 kind.names().1,
@@ -38,4 +47,9 @@ impl Table {
             );
         }
     }
+}
+
+/// Round by round, so that a slow second of the machine is in both halves.
+fn ratios(ours: &Samples, theirs: &Samples) -> Vec<f64> {
+    ours.cpu.iter().zip(&theirs.cpu).map(|(ours, theirs)| ours / theirs).collect()
 }

@@ -59,6 +59,7 @@ mod bench {
     use crate::common::once::is_once;
     use crate::common::pace::{Samples, spend};
     use crate::common::payload::payload;
+    use crate::common::record::Row;
     use crate::crowd::{Clients, Crowds};
     use crate::sides::Kind;
 
@@ -90,7 +91,7 @@ mod bench {
                     round(workload, *kind, extent, &mut clients, rounds);
                 }
             }
-            print(workload, &all);
+            print(workload, extent.clients, &all);
         }
     }
 
@@ -124,7 +125,7 @@ mod bench {
     }
 
     /// Each side's medians, and this engine's by them.
-    fn print(workload: &Workload, all: &[(Kind, Rounds)]) {
+    fn print(workload: &Workload, clients: usize, all: &[(Kind, Rounds)]) {
         println!("\n({}) {}", workload.name, workload.title);
         println!(
             "{:<44} {:>10} {:>10} {:>10} {:>6} {:>5}   {:>8} {:>11} {:>8}",
@@ -132,13 +133,17 @@ mod bench {
         );
         for (kind, Rounds { samples, legs, received }) in all {
             let ours = all.iter().find(|(other, _)| *other == kind.ours()).map(|(_, rounds)| &rounds.samples);
+            let lost = (legs - received) as f64 / *legs as f64;
+            let row = Row { side: kind.names().0, ..workload.row("rivals", clients) };
+            row.samples(samples);
+            row.figure("lost", lost);
             print!(
                 "{:<44} {:>10.0} {:>10.1} {:>10.1} {:>6.1} {:>5}",
                 kind.names().1,
                 median(&samples.cpu),
                 median(&samples.frames),
                 quantile(&samples.frames, 99),
-                100.0 * (legs - received) as f64 / *legs as f64,
+                100.0 * lost,
                 samples.late,
             );
             if let Some(ours) = ours.filter(|_| kind.ours() != *kind) {
@@ -146,6 +151,9 @@ mod bench {
                 let ratios: Vec<f64> = ours.cpu.iter().zip(&samples.cpu).map(|(ours, theirs)| ours / theirs).collect();
                 let frames = median(&ours.frames) / median(&samples.frames);
                 let (low, high) = (quantile(&ratios, 0), quantile(&ratios, 100));
+                let row = Row { side: kind.ours().names().0, ..row };
+                row.ratio(kind.names().0, "cpu", median(&ratios));
+                row.ratio(kind.names().0, "frame", frames);
                 print!("   {:>8.3}x {low:>5.2}-{high:<5.2} {frames:>7.4}x", median(&ratios));
             }
             println!();

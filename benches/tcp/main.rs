@@ -87,7 +87,7 @@ mod bench {
 
     const MEASURED: Extent = Extent { clients: 1_000, rounds: 41, ticks: 15, warm_ups: 60 };
     const ONCE: Extent = Extent { clients: 16, rounds: 1, ticks: 5, warm_ups: 1 };
-    const TABLE: Table = Table { title_width: 34, spread: ("middle half", 25, 75), further: " late" };
+    const TABLE: Table = Table { bench: "tcp", title_width: 34, spread: ("middle half", 25, 75), further: " late" };
 
     pub(super) fn main() {
         if child::run(Connections::open) {
@@ -136,7 +136,7 @@ mod bench {
             rounds.side.check(rounds.sent);
         }
         let rows = all.iter().map(|of| (of.kind, &of.samples, format!("{:>5}", of.samples.late)));
-        TABLE.print(workload, &rows.collect::<Vec<_>>());
+        TABLE.print(workload, extent.clients, &rows.collect::<Vec<_>>());
         drop(all);
         clients.disconnect();
     }

@@ -10,6 +10,7 @@ use crate::clients::Clients;
 use crate::common::cases::Extent;
 use crate::common::measure::{median, quantile};
 use crate::common::pace::{Samples, pace};
+use crate::common::record::Row;
 use crate::common::side::{Ours, Side};
 use crate::sides::ours;
 
@@ -77,6 +78,8 @@ pub(crate) fn stall(workload: &Workload, extent: Extent, clients: &mut Clients) 
     println!("{:<34} {:>10} {:>7} {:>11}", "", "p99 µs", "ratio", "ratio range");
     let row = |title: &str, p99: &[f64], ratios: &[f64]| {
         let (low, high) = (quantile(ratios, 0), quantile(ratios, 100));
+        let row = Row { side: title, ..workload.row("tcp", extent.clients) };
+        row.ratio("it reads", "p99", median(ratios));
         println!("{title:<34} {:>10.0} {:>7.3} {low:>5.2}-{high:<5.2}", median(p99), median(ratios));
     };
     row("it does not read / it reads", &samples[0], &ratios[0]);

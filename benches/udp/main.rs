@@ -9,6 +9,7 @@
 //! within one run, and every message must arrive.
 //!
 //! - `clients`: the second process, its sockets and what it counts.
+//! - `recorded`: recorded traffic as a workload.
 //! - `sides`: who sends: this engine, and the bare loops.
 //! - `common`: what the bench of streams does alike.
 
@@ -21,7 +22,13 @@ mod common;
 #[path = "../common/datagrams.rs"]
 mod datagrams;
 #[cfg(target_os = "linux")]
+mod recorded;
+#[cfg(target_os = "linux")]
 mod sides;
+#[cfg(target_os = "linux")]
+#[path = "../../examples/common/trace.rs"]
+#[allow(dead_code, reason = "shared with an example that needs more of it")]
+mod trace;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -46,11 +53,15 @@ mod bench {
     use crate::common::payload::payload;
     use crate::common::table::Table;
     use crate::common::{child, measure};
+    use crate::recorded::Recorded;
     use crate::sides::Kind;
 
     type Workload = cases::Workload<Kind>;
 
-    const WORKLOADS: [Workload; 3] = [
+    /// Payloads of many lengths.
+    const RECORDED: usize = 0;
+
+    const WORKLOADS: [Workload; 6] = [
         Workload {
             name: "a",
             title: "1 message of 64 B to all",
@@ -72,11 +83,33 @@ mod bench {
             bytes: 1200,
             sides: &[Kind::TickcastRaw, Kind::SendmmsgAlone, Kind::SendmmsgSegmented],
         },
+        Workload {
+            name: "512",
+            title: "1 message of 512 B to all",
+            messages: 1,
+            bytes: 512,
+            sides: &[Kind::Tickcast, Kind::SendmmsgJoined, Kind::SendTo],
+        },
+        Workload {
+            name: "1200",
+            title: "1 message of 1200 B to all",
+            messages: 1,
+            bytes: 1200,
+            sides: &[Kind::TickcastRaw, Kind::SendmmsgAlone, Kind::SendTo],
+        },
+        Workload {
+            name: "recorded",
+            title: "1 message to each of its own, of the sizes that a game has sent",
+            messages: 1,
+            bytes: RECORDED,
+            sides: &[Kind::TickcastOwn, Kind::SendmmsgOwn],
+        },
     ];
 
     const MEASURED: Extent = Extent { clients: 1_000, rounds: 15, ticks: 40, warm_ups: 5 };
     const ONCE: Extent = Extent { clients: 16, rounds: 1, ticks: 5, warm_ups: 1 };
-    const TABLE: Table = Table { title_width: 30, spread: ("ratio range", 0, 100), further: " datagrams  lost  late" };
+    const TABLE: Table =
+        Table { bench: "udp", title_width: 30, spread: ("ratio range", 0, 100), further: " datagrams  lost  late" };
 
     pub(super) fn main() {
         if child::run(Receivers::open) {
@@ -110,7 +143,7 @@ mod bench {
         let rows = all.iter().map(|(kind, Rounds { samples, datagrams, lost })| {
             (*kind, samples, format!("{datagrams:>10} {lost:>5} {:>5}", samples.late))
         });
-        TABLE.print(workload, &rows.collect::<Vec<_>>());
+        TABLE.print(workload, extent.clients, &rows.collect::<Vec<_>>());
     }
 
     /// A new side, its warm-up, and the ticks that are measured.
@@ -118,7 +151,11 @@ mod bench {
         let addrs: Vec<SocketAddr> = clients.addrs().to_vec();
         let a_tick = (workload.messages * addrs.len()) as u64;
         let (warm_up, measured) = (extent.warm_ups as u64 * a_tick, extent.ticks as u64 * a_tick);
+        let recorded = (workload.bytes == RECORDED).then(Recorded::read);
         let payloads = |tick: usize| -> Vec<Bytes> {
+            if let Some(recorded) = &recorded {
+                return recorded.messages(tick, addrs.len());
+            }
             (0..workload.messages).map(|message| payload(&[tick as u8, message as u8], workload.bytes)).collect()
         };
         let mut side = kind.start(&addrs, workload.bytes);

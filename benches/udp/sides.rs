@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
 use tickcast::transport::udp::Udp;
-use tickcast::{Bytes, Framing};
+use tickcast::{Bytes, Framing, Message, Target};
 
 use crate::clients::Format;
 use crate::common::cases;
@@ -24,12 +24,16 @@ pub(crate) enum Kind {
     Tickcast,
     /// The engine, raw: each message a datagram.
     TickcastRaw,
+    /// The engine, framed, with a message of its own for each client.
+    TickcastOwn,
     /// A loop that sends each message by a call of its own.
     SendTo,
     /// A loop that joins a tick's messages to one datagram, and sends many by one call.
     SendmmsgJoined,
     /// A loop that sends each message as a datagram, and many by one call.
     SendmmsgAlone,
+    /// A loop that sends each client its own message as a datagram, and many by one call.
+    SendmmsgOwn,
     /// A loop that lets the kernel cut a tick's messages to datagrams, and sends many by one call.
     SendmmsgSegmented,
 }
@@ -38,9 +42,11 @@ impl cases::Kind for Kind {
     const ALL: &'static [Self] = &[
         Self::Tickcast,
         Self::TickcastRaw,
+        Self::TickcastOwn,
         Self::SendTo,
         Self::SendmmsgJoined,
         Self::SendmmsgAlone,
+        Self::SendmmsgOwn,
         Self::SendmmsgSegmented,
     ];
 
@@ -48,9 +54,11 @@ impl cases::Kind for Kind {
         match self {
             Self::Tickcast => ("tickcast", "tickcast, framed"),
             Self::TickcastRaw => ("raw", "tickcast, raw"),
+            Self::TickcastOwn => ("unicast", "tickcast, framed, unicast"),
             Self::SendTo => ("send_to", "bare send_to, one per message"),
             Self::SendmmsgJoined => ("joined", "bare sendmmsg, joined"),
             Self::SendmmsgAlone => ("alone", "bare sendmmsg, one per message"),
+            Self::SendmmsgOwn => ("own", "bare sendmmsg, each its own"),
             Self::SendmmsgSegmented => ("segmented", "bare sendmmsg, segmented"),
         }
     }
@@ -59,9 +67,11 @@ impl cases::Kind for Kind {
 impl Kind {
     pub(crate) fn format(self) -> Format {
         match self {
-            Self::Tickcast => Format::Framed,
+            Self::Tickcast | Self::TickcastOwn => Format::Framed,
             Self::SendmmsgJoined => Format::Joined,
-            Self::TickcastRaw | Self::SendTo | Self::SendmmsgAlone | Self::SendmmsgSegmented => Format::Alone,
+            Self::TickcastRaw | Self::SendTo | Self::SendmmsgAlone | Self::SendmmsgOwn | Self::SendmmsgSegmented => {
+                Format::Alone
+            }
         }
     }
 
@@ -70,8 +80,9 @@ impl Kind {
         match self {
             Self::Tickcast => Box::new(ours(addrs, Framing::Framed)),
             Self::TickcastRaw => Box::new(ours(addrs, Framing::Raw)),
+            Self::TickcastOwn => Box::new(Unicast(ours(addrs, Framing::Framed))),
             Self::SendTo => Box::new(SendTo { socket: bind(), addrs: addrs.to_vec() }),
-            Self::SendmmsgJoined | Self::SendmmsgAlone | Self::SendmmsgSegmented => {
+            Self::SendmmsgJoined | Self::SendmmsgAlone | Self::SendmmsgOwn | Self::SendmmsgSegmented => {
                 Box::new(Sendmmsg::new(self, addrs, bytes))
             }
         }
@@ -81,6 +92,26 @@ impl Kind {
 fn ours(addrs: &[SocketAddr], framing: Framing) -> Ours {
     let transport = Udp::bind(WILDCARD.parse().expect("an address"));
     admitted(Ours::builder().framing(framing).build(transport).expect("any port"), addrs)
+}
+
+/// The engine, whose payloads are one for each client.
+struct Unicast(Ours);
+
+impl Side for Unicast {
+    fn tick(&mut self, payloads: &[Bytes]) {
+        for (peer, payload) in (0..).zip(payloads) {
+            self.0.net.send(Target::Peer(peer), Message::new(payload.clone())).expect("there is room");
+        }
+        self.0.net.step();
+    }
+
+    fn settle(&mut self) {
+        self.0.settle();
+    }
+
+    fn check(&mut self, messages: u64) {
+        self.0.check(messages);
+    }
 }
 
 struct SendTo {
@@ -143,6 +174,14 @@ impl Sendmmsg {
 
 impl Side for Sendmmsg {
     fn tick(&mut self, payloads: &[Bytes]) {
+        if self.kind == Kind::SendmmsgOwn {
+            for (names, payloads) in self.addrs.iter().zip(payloads.chunks(BATCH)) {
+                let slices: Vec<[IoSlice<'_>; 1]> = payloads.iter().map(|payload| [IoSlice::new(payload)]).collect();
+                let fd = self.socket.as_raw_fd();
+                sendmmsg(fd, &mut self.headers, &slices, names, [], MsgFlags::empty()).expect("loopback takes it");
+            }
+            return;
+        }
         if self.kind == Kind::SendmmsgAlone {
             for payload in payloads {
                 self.send(payload, false);
