@@ -153,14 +153,13 @@ impl<P: PeerId> Legs<'_, '_, P> {
     fn held_leg(&mut self, message: Entity) -> Option<(HeldLeg, Overflow)> {
         let mut pending = self.message_mut(message)?;
         let stamp = pending.stamp;
-        let is_timed = std::mem::replace(&mut pending.timed, true);
         let &BatchMessage { ref payload, sequence, order: place, deadline, overflow, .. } = pending.message.as_ref()?;
         let bytes = payload.len() as u32;
         let (key, keyed) = match overflow {
             Overflow::KeepLatest { key } => (key, true),
             _ => (0, false),
         };
-        if !is_timed {
+        if !std::mem::replace(&mut pending.timed, true) {
             // A deadline of its own, however late, is the host's word; only a message without one ages.
             let expiry = match deadline {
                 Timestamp::NEVER => self.now.at.after(self.settings.config.parked_age_max),
