@@ -1,6 +1,7 @@
 //! The frame thread's cost of a tick: idle, one message to a group, unicast. Each case asserts what it has done.
 //!
-//! `cargo bench --bench tick` measures; `cargo bench --bench tick -- --test` runs every case once, as CI does.
+//! `cargo bench --bench tick` measures, after `--` only the cases named there; `cargo bench --bench tick -- --test` runs
+//! every case once, as CI does.
 //! Accounting, profile and the collection of I/O reports are on, as they always are. The network is in memory and
 //! swallows everything, so that the I/O side costs little and takes no core from the frame.
 
@@ -20,15 +21,24 @@ use tickcast::{Bytes, Message, NetworkConfig, Target, Tickcast};
 use crate::peers::{addr, settle};
 use crate::record::Row;
 
+/// What can be asked for.
+const CASES: [(&str, fn(&mut Figures)); 6] = [
+    ("idle", idle),
+    ("cold", cold),
+    ("group", group),
+    ("unicast", unicast),
+    ("list", many),
+    ("join-storm", join_storm),
+];
+
 fn main() {
     let mut figures = Figures { once: once::is_once(), rows: Vec::new() };
-    idle(&mut figures);
-    cold(&mut figures);
-    group(&mut figures);
-    unicast(&mut figures, false);
-    unicast(&mut figures, true);
-    many(&mut figures);
-    join_storm(&mut figures);
+    let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    for (name, case) in CASES {
+        if asked.is_empty() || asked.iter().any(|asked| asked == name) {
+            case(&mut figures);
+        }
+    }
     figures.print();
 }
 
@@ -173,7 +183,13 @@ fn group(figures: &mut Figures) {
 
 /// One message each to many peers: with one constant payload, or with payloads that the host has just made, which is what
 /// pushes the engine's own data out of the cache.
-fn unicast(figures: &mut Figures, own: bool) {
+fn unicast(figures: &mut Figures) {
+    for own in [false, true] {
+        unicast_of(figures, own);
+    }
+}
+
+fn unicast_of(figures: &mut Figures, own: bool) {
     for peers in [100u64, 1_000, 10_000] {
         let mut net = engine(peers);
         let mut samples = Vec::new();
