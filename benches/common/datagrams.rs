@@ -48,6 +48,10 @@ pub(crate) fn sweep(sockets: &[UdpSocket], buffer: &mut [u8], mut take: impl FnM
     }
 }
 
+/// Any port. A server is reached by every interface's address; a socket bound to one of them pays a little more for each
+/// datagram.
+pub(crate) const WILDCARD: &str = "0.0.0.0:0";
+
 /// No datagram is longer.
 pub(crate) const DATAGRAM_BYTES_MAX: usize = 1 << 16;
 

@@ -10,16 +10,13 @@ use tickcast::transport::udp::Udp;
 
 use crate::common::side::Ours;
 use crate::crowd::{Clients, Crowd, Tally};
-use crate::datagrams::{DATAGRAM_BYTES_MAX, admitted, sockets, sweep};
+use crate::datagrams::{DATAGRAM_BYTES_MAX, WILDCARD, admitted, sockets, sweep};
 use crate::peers::addr;
 
 /// Messages lie in the engine's framing.
 pub(crate) const FRAMED: &str = "framed";
 /// A datagram is a message.
 pub(crate) const ALONE: &str = "alone";
-
-/// Any port, by every interface's address.
-pub(crate) const WILDCARD: &str = "0.0.0.0:0";
 
 /// The engine, with all clients admitted.
 pub(crate) fn ours(clients: &mut Clients, bytes: usize) -> Ours {

@@ -14,7 +14,8 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::common::side::Side;
 use crate::crowd::Clients;
-use crate::plain::{ALONE, WILDCARD};
+use crate::datagrams::WILDCARD;
+use crate::plain::ALONE;
 
 /// Messages that wait for one client.
 const CHANNEL: usize = 100;

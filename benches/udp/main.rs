@@ -24,6 +24,9 @@ mod datagrams;
 #[cfg(target_os = "linux")]
 mod recorded;
 #[cfg(target_os = "linux")]
+#[path = "../common/sendmmsg.rs"]
+mod sendmmsg;
+#[cfg(target_os = "linux")]
 mod sides;
 #[cfg(target_os = "linux")]
 #[path = "../../examples/common/trace.rs"]

@@ -3,19 +3,18 @@
 //! The bare loops are what a program writes that needs nothing else: no queues, no accounting, no report. Where a tick's
 //! messages share a datagram, they are joined once and not for each client, which is the least that can be done.
 
-use std::io::IoSlice;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 
 use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
+use nix::sys::socket::ControlMessage;
 use tickcast::transport::udp::Udp;
 use tickcast::{Bytes, Framing, Message, Target};
 
 use crate::clients::Format;
 use crate::common::cases;
 use crate::common::side::{Ours, Side};
-use crate::datagrams::admitted;
+use crate::datagrams::{WILDCARD, admitted};
+use crate::sendmmsg::Sendmmsg;
 
 /// The sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +80,16 @@ impl Kind {
             Self::Tickcast => Box::new(ours(addrs, Framing::Framed)),
             Self::TickcastRaw => Box::new(ours(addrs, Framing::Raw)),
             Self::TickcastOwn => Box::new(Unicast(ours(addrs, Framing::Framed))),
-            Self::SendTo => Box::new(SendTo { socket: bind(), addrs: addrs.to_vec() }),
-            Self::SendmmsgJoined | Self::SendmmsgAlone | Self::SendmmsgOwn | Self::SendmmsgSegmented => {
-                Box::new(Sendmmsg::new(self, addrs, bytes))
+            Self::SendTo => {
+                let socket = UdpSocket::bind(WILDCARD).expect("any port");
+                Box::new(SendTo { socket, addrs: addrs.to_vec() })
+            }
+            Self::SendmmsgJoined => Box::new(Joined { socket: Sendmmsg::new(addrs), datagram: Vec::new() }),
+            Self::SendmmsgAlone => Box::new(Sendmmsg::new(addrs)),
+            Self::SendmmsgOwn => Box::new(Own(Sendmmsg::new(addrs))),
+            Self::SendmmsgSegmented => {
+                let socket = Sendmmsg::with_control(addrs, Some(cmsg_space!(u16)));
+                Box::new(Segmented { socket, messages: Vec::new(), segment_bytes: bytes as u16 })
             }
         }
     }
@@ -129,84 +135,45 @@ impl Side for SendTo {
     }
 }
 
-struct Sendmmsg {
-    kind: Kind,
-    socket: UdpSocket,
-    /// Ready for the calls, as many as go into one.
-    addrs: Vec<Vec<Option<SockaddrIn>>>,
-    headers: MultiHeaders<SockaddrIn>,
-    joined: Vec<u8>,
+/// A tick's messages in one datagram.
+struct Joined {
+    socket: Sendmmsg,
+    datagram: Vec<u8>,
+}
+
+impl Side for Joined {
+    fn tick(&mut self, payloads: &[Bytes]) {
+        self.datagram.clear();
+        for payload in payloads {
+            self.datagram.extend_from_slice(&(payload.len() as u16).to_le_bytes());
+            self.datagram.extend_from_slice(payload);
+        }
+        self.socket.send(&self.datagram, &[]);
+    }
+}
+
+/// Payloads that are one for each client.
+struct Own(Sendmmsg);
+
+impl Side for Own {
+    fn tick(&mut self, payloads: &[Bytes]) {
+        self.0.send_own(payloads);
+    }
+}
+
+/// A tick's messages behind each other, which the kernel cuts.
+struct Segmented {
+    socket: Sendmmsg,
+    messages: Vec<u8>,
     segment_bytes: u16,
 }
 
-impl Sendmmsg {
-    fn new(kind: Kind, addrs: &[SocketAddr], bytes: usize) -> Self {
-        let names: Vec<Option<SockaddrIn>> = addrs
-            .iter()
-            .map(|addr| match addr {
-                SocketAddr::V4(v4) => Some(SockaddrIn::from(*v4)),
-                SocketAddr::V6(_) => unreachable!("clients are on 127.0.0.1"),
-            })
-            .collect();
-        let control = (kind == Kind::SendmmsgSegmented).then(|| cmsg_space!(u16));
-        Self {
-            kind,
-            socket: bind(),
-            addrs: names.chunks(BATCH).map(<[_]>::to_vec).collect(),
-            headers: MultiHeaders::preallocate(BATCH, control),
-            joined: Vec::new(),
-            segment_bytes: bytes as u16,
-        }
-    }
-
-    /// One datagram to each, or one that the kernel cuts to several.
-    fn send(&mut self, datagram: &[u8], segmented: bool) {
-        let control = [ControlMessage::UdpGsoSegments(&self.segment_bytes)];
-        let control = &control[..usize::from(segmented)];
-        let slices = [[IoSlice::new(datagram)]; BATCH];
-        for names in &self.addrs {
-            let fd = self.socket.as_raw_fd();
-            // The socket blocks, so that a call that succeeds has sent all; the clients would miss what it had not.
-            sendmmsg(fd, &mut self.headers, &slices, names, control, MsgFlags::empty()).expect("loopback takes it");
-        }
-    }
-}
-
-impl Side for Sendmmsg {
+impl Side for Segmented {
     fn tick(&mut self, payloads: &[Bytes]) {
-        if self.kind == Kind::SendmmsgOwn {
-            for (names, payloads) in self.addrs.iter().zip(payloads.chunks(BATCH)) {
-                let slices: Vec<[IoSlice<'_>; 1]> = payloads.iter().map(|payload| [IoSlice::new(payload)]).collect();
-                let fd = self.socket.as_raw_fd();
-                sendmmsg(fd, &mut self.headers, &slices, names, [], MsgFlags::empty()).expect("loopback takes it");
-            }
-            return;
-        }
-        if self.kind == Kind::SendmmsgAlone {
-            for payload in payloads {
-                self.send(payload, false);
-            }
-            return;
-        }
-        let mut joined = std::mem::take(&mut self.joined);
-        joined.clear();
+        self.messages.clear();
         for payload in payloads {
-            if self.kind == Kind::SendmmsgJoined {
-                joined.extend_from_slice(&(payload.len() as u16).to_le_bytes());
-            }
-            joined.extend_from_slice(payload);
+            self.messages.extend_from_slice(payload);
         }
-        self.send(&joined, self.kind == Kind::SendmmsgSegmented);
-        self.joined = joined;
+        self.socket.send(&self.messages, &[ControlMessage::UdpGsoSegments(&self.segment_bytes)]);
     }
 }
-
-fn bind() -> UdpSocket {
-    UdpSocket::bind(WILDCARD).expect("any port")
-}
-
-/// A server is reached by every interface's address; a socket bound to one of them pays a little more for each datagram.
-const WILDCARD: &str = "0.0.0.0:0";
-
-/// Datagrams in one call, as in the engine.
-const BATCH: usize = 128;
