@@ -8,11 +8,14 @@
 //! them; those of a protocol that answers look once a frame, as a game does. All sides take turns within one run.
 //!
 //! - `crowd`: the second process, which is the clients of whichever side is measured.
+//! - `bare`: a connected socket per client; the loop over one socket is shared with the bench of datagrams.
 //! - `plain`: this engine, and clients that are bare sockets.
 //! - `tasks`: a task per client, with a channel each or a shared one.
 //! - `renet`, `enet`, `quic`: the libraries, a server and its clients each.
 //! - `sides`: which there are, and how they are started.
 
+#[cfg(target_os = "linux")]
+mod bare;
 #[cfg(target_os = "linux")]
 #[path = "../common/mod.rs"]
 #[allow(dead_code, reason = "shared with benches that need more of it")]
@@ -34,6 +37,10 @@ mod plain;
 mod quic;
 #[cfg(target_os = "linux")]
 mod renet;
+#[cfg(target_os = "linux")]
+#[path = "../common/sendmmsg.rs"]
+#[allow(dead_code, reason = "shared with benches that need more of it")]
+mod sendmmsg;
 #[cfg(target_os = "linux")]
 mod sides;
 #[cfg(target_os = "linux")]

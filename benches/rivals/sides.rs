@@ -1,14 +1,22 @@
 //! Which sides there are, and how each is started.
 
+use crate::bare::Connected;
 use crate::common::cases;
 use crate::common::side::Side;
 use crate::crowd::Clients;
+use crate::sendmmsg::Sendmmsg;
 use crate::{enet, plain, quic, renet, tasks};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// This engine over UDP.
     Tickcast,
+    /// A loop over one socket that sends each message as a datagram, and many by one call.
+    Bare,
+    /// A loop over a connected socket per client, each message a datagram.
+    Connected,
+    /// The same, the sockets registered with epoll.
+    Polled,
     /// A task and a channel per client, each message a datagram.
     Classic,
     /// One broadcast channel, a task per client, each message a datagram.
@@ -25,6 +33,9 @@ pub(crate) enum Kind {
 impl cases::Kind for Kind {
     const ALL: &'static [Self] = &[
         Self::Tickcast,
+        Self::Bare,
+        Self::Connected,
+        Self::Polled,
         Self::Classic,
         Self::Broadcast,
         Self::Renet,
@@ -37,6 +48,9 @@ impl cases::Kind for Kind {
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Tickcast => ("tickcast", "tickcast"),
+            Self::Bare => ("bare", "bare sendmmsg, one per message"),
+            Self::Connected => ("connected", "bare send, a connected socket per client"),
+            Self::Polled => ("polled", "the same, registered with epoll"),
             Self::Classic => ("classic", "a task and a channel per client"),
             Self::Broadcast => ("broadcast", "tokio broadcast, a task per client"),
             Self::Renet => ("renet", "renet (encrypts)"),
@@ -71,6 +85,9 @@ impl Kind {
     pub(crate) fn start(self, clients: &mut Clients, bytes: usize) -> Box<dyn Side> {
         match self {
             Self::Tickcast => Box::new(plain::ours(clients, bytes)),
+            Self::Bare => Box::new(Sendmmsg::new(&clients.open_plain(plain::ALONE, bytes))),
+            Self::Connected => Box::new(Connected::start(clients, bytes)),
+            Self::Polled => Box::new(Connected::start_polled(clients, bytes)),
             Self::Classic => Box::new(tasks::Classic::start(clients, bytes)),
             Self::Broadcast => Box::new(tasks::Broadcast::start(clients, bytes)),
             Self::Renet => Box::new(renet::Renet::start(clients, bytes)),
