@@ -1,14 +1,13 @@
 //! The clients: a second process with many connections, which counts what arrives and how old it is. It never sends.
 
-use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use socket2::{Domain, Socket, Type};
 use tickcast::framing::{FRAME_BYTES_MAX_DEFAULT, FrameDecoder, decode};
 
 use crate::common::child::{Child, SWEEP_INTERVAL, Sockets, raise_files};
 use crate::common::payload::is_whole;
+use crate::streams::{self, READ_BYTES};
 
 /// What has arrived since the clients were told to count.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,15 +89,8 @@ impl Sockets for Connections {
     fn sweep(&mut self) {
         // The other groups have nothing to read.
         let clients = self.groups.get_mut(self.counter.group).map_or(&mut [][..], Vec::as_mut_slice);
-        for client in clients.iter_mut().skip(usize::from(self.is_stalled)) {
-            loop {
-                match client.stream.read(&mut self.buffer) {
-                    Ok(0) => break,
-                    Ok(bytes) => self.counter.take(&mut client.decoder, &self.buffer[..bytes]),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    Err(error) => panic!("a client cannot receive: {error}"),
-                }
-            }
+        for Client { stream, decoder } in clients.iter_mut().skip(usize::from(self.is_stalled)) {
+            streams::sweep(stream, &mut self.buffer, |bytes| self.counter.take(decoder, bytes));
         }
     }
 
@@ -165,17 +157,12 @@ impl Counter {
 
 /// The first one gets a small buffer, so that it is full soon when it does not read.
 fn connect(to: SocketAddr, small: bool) -> Client {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket for every client");
-    if small {
-        socket.set_recv_buffer_size(4096).expect("a new socket");
-    }
-    socket.connect(&to.into()).expect("the server accepts");
-    socket.set_nonblocking(true).expect("a new socket");
-    Client { stream: socket.into(), decoder: FrameDecoder::new(FRAME_BYTES_MAX_DEFAULT) }
+    let stream = streams::connect(to, small.then_some(SMALL_BUFFER_BYTES));
+    Client { stream, decoder: FrameDecoder::new(FRAME_BYTES_MAX_DEFAULT) }
 }
 
 /// Connections at a time.
 const GROUPS_MAX: u64 = 4;
 
-/// Read at a time.
-const READ_BYTES: usize = 1 << 16;
+/// For a client that is to be full soon.
+const SMALL_BUFFER_BYTES: usize = 4096;

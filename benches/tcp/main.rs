@@ -23,6 +23,9 @@ mod common;
 mod sides;
 #[cfg(target_os = "linux")]
 mod stall;
+#[cfg(target_os = "linux")]
+#[path = "../common/streams.rs"]
+mod streams;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {

@@ -4,17 +4,17 @@
 //! put together once and not for each client, which is the least that can be done, and are as many bytes as the engine's.
 
 use std::io::{ErrorKind, IoSlice, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
 use tickcast::framing::{Encoder, Label, RECORD_HEADER_BYTES, frame_prefix};
-use tickcast::transport::tcp::Tcp;
-use tickcast::{Bytes, Event, Overflow};
+use tickcast::{Bytes, Overflow};
 
 use crate::clients::Clients;
 use crate::common::cases;
 use crate::common::side::{Ours, Side};
+use crate::streams;
 
 /// The sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,23 +51,11 @@ impl Kind {
 
 /// The engine, once all clients have connected.
 pub(crate) fn ours(clients: &mut Clients, count: usize, overflow: Overflow) -> Ours {
-    let transport = Tcp::listen(LOOPBACK.parse().expect("an address"));
-    let mut net = Ours::builder().build(transport).expect("any port");
+    let net = streams::listen();
     clients.connect(net.local_addrs()[0]);
-    let mut admitted = 0;
-    while net.step().endpoints.up < count as u64 {
-        let connected: Vec<_> = net
-            .events()
-            .filter_map(|event| if let Event::Connected { addr, .. } = event { Some(addr) } else { None })
-            .collect();
-        for addr in connected {
-            net.admit(admitted, addr).expect("an address of a client");
-            admitted += 1;
-        }
-        sleep(Duration::from_micros(100));
-    }
+    let ours = streams::admitted(net, count);
     clients.connected();
-    Ours { net, overflow }
+    Ours { overflow, ..ours }
 }
 
 struct Bare {
@@ -78,15 +66,9 @@ struct Bare {
 
 impl Bare {
     fn start(kind: Kind, clients: &mut Clients, count: usize) -> Self {
-        let listener = TcpListener::bind(LOOPBACK).expect("any port");
-        clients.connect(listener.local_addr().expect("it is bound"));
-        let accept = || {
-            let (stream, _) = listener.accept().expect("the clients connect");
-            stream.set_nodelay(true).expect("a new connection");
-            stream.set_nonblocking(true).expect("a new connection");
-            stream
-        };
-        let streams = (0..count).map(|_| accept()).collect();
+        let (listener, addr) = streams::listener();
+        clients.connect(addr);
+        let streams = streams::accept(&listener, count);
         clients.connected();
         Self { kind, streams, encoder: Encoder::new(1) }
     }
@@ -124,5 +106,3 @@ impl Side for Bare {
         }
     }
 }
-
-const LOOPBACK: &str = "127.0.0.1:0";
