@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tickcast::framing::decode;
+
 use crate::common::child::{Child, SWEEP_INTERVAL, Sockets, raise_files};
 use crate::common::payload::is_whole;
-use crate::{enet, plain, quic, renet};
+use crate::{enet, plain, quic, renet, tcp};
 
 /// A client that has a protocol of its own, which it answers once a frame.
 pub(crate) const FRAME: Duration = Duration::from_nanos(1_000_000_000 / 60);
@@ -36,7 +38,17 @@ impl Clients {
 
     /// Opens clients of a protocol, who connect to this server.
     pub(crate) fn open(&mut self, protocol: &str, bytes: usize, server: SocketAddr, key: &str) {
-        self.process.ask(&format!("{protocol} {bytes} {server} {key}"));
+        self.begin(protocol, bytes, server, key);
+        self.done();
+    }
+
+    /// Begins to open clients who must be accepted before they are open. [`Self::done`] waits for the end.
+    pub(crate) fn begin(&mut self, protocol: &str, bytes: usize, server: SocketAddr, key: &str) {
+        self.process.tell(&format!("{protocol} {bytes} {server} {key}"));
+    }
+
+    pub(crate) fn done(&mut self) {
+        self.process.done();
     }
 
     /// How many say that they are connected.
@@ -79,8 +91,12 @@ impl Tally {
         *(if is_whole(message, self.bytes) { &mut self.received } else { &mut self.malformed }) += 1;
     }
 
-    pub(crate) fn malformed(&mut self) {
-        self.malformed += 1;
+    /// What lies in the engine's framing.
+    pub(crate) fn take_framed(&mut self, datagram: &[u8]) {
+        match decode(datagram) {
+            Ok(decoded) => decoded.records().for_each(|record| self.take(record.payload)),
+            Err(_) => self.malformed += 1,
+        }
     }
 }
 
@@ -134,6 +150,9 @@ impl Sockets for Crowds {
             "renet" => Box::new(renet::Players::connect(self.number, server())),
             "enet" => Box::new(enet::Players::connect(self.number, server())),
             "quinn" => Box::new(quic::Players::connect(self.number, server(), words[3])),
+            format @ (tcp::FRAMED | tcp::ALONE) => {
+                Box::new(tcp::Readers::connect(self.number, server(), format == tcp::FRAMED))
+            }
             format => Box::new(plain::Readers::open(self.number, format == plain::FRAMED)),
         };
         self.crowd = Some(crowd);

@@ -9,7 +9,7 @@
 //!
 //! - `crowd`: the second process, which is the clients of whichever side is measured.
 //! - `bare`: a connected socket per client; the loop over one socket is shared with the bench of datagrams.
-//! - `plain`: this engine, and clients that are bare sockets.
+//! - `plain`, `tcp`: this engine over UDP and over TCP, and clients that are bare sockets.
 //! - `tasks`: a task per client, with a channel each or a shared one.
 //! - `renet`, `enet`, `quic`: the libraries, a server and its clients each.
 //! - `sides`: which there are, and how they are started.
@@ -44,7 +44,13 @@ mod sendmmsg;
 #[cfg(target_os = "linux")]
 mod sides;
 #[cfg(target_os = "linux")]
+#[path = "../common/streams.rs"]
+#[allow(dead_code, reason = "shared with benches that need more of it")]
+mod streams;
+#[cfg(target_os = "linux")]
 mod tasks;
+#[cfg(target_os = "linux")]
+mod tcp;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {

@@ -4,7 +4,6 @@ use std::net::{SocketAddr, UdpSocket};
 
 use socket2::SockRef;
 
-use tickcast::framing::decode;
 use tickcast::transport::memory::MemoryNetwork;
 use tickcast::transport::udp::Udp;
 
@@ -60,13 +59,7 @@ impl Readers {
 impl Crowd for Readers {
     fn sweep(&mut self, tally: &mut Tally) {
         sweep(&self.sockets, &mut self.buffer, |datagram| {
-            if !self.framed {
-                return tally.take(datagram);
-            }
-            match decode(datagram) {
-                Ok(decoded) => decoded.records().for_each(|record| tally.take(record.payload)),
-                Err(_) => tally.malformed(),
-            }
+            if self.framed { tally.take_framed(datagram) } else { tally.take(datagram) }
         });
     }
 

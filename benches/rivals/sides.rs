@@ -5,7 +5,7 @@ use crate::common::cases;
 use crate::common::side::Side;
 use crate::crowd::Clients;
 use crate::sendmmsg::Sendmmsg;
-use crate::{enet, plain, quic, renet, tasks};
+use crate::{enet, plain, quic, renet, tasks, tcp};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -24,6 +24,10 @@ pub(crate) enum Kind {
     Renet,
     Enet,
     Quinn,
+    /// This engine over TCP.
+    TickcastTcp,
+    /// A task and a channel per connection, a write per message.
+    ClassicTcp,
     /// This engine, on a network in memory that swallows everything.
     TickcastMemory,
     /// renet without its transport: packets are made, and dropped.
@@ -41,6 +45,8 @@ impl cases::Kind for Kind {
         Self::Renet,
         Self::Enet,
         Self::Quinn,
+        Self::TickcastTcp,
+        Self::ClassicTcp,
         Self::TickcastMemory,
         Self::RenetMemory,
     ];
@@ -56,6 +62,8 @@ impl cases::Kind for Kind {
             Self::Renet => ("renet", "renet (encrypts)"),
             Self::Enet => ("enet", "ENet"),
             Self::Quinn => ("quinn", "quinn datagrams (encrypts)"),
+            Self::TickcastTcp => ("tcp", "tickcast, over TCP"),
+            Self::ClassicTcp => ("classic-tcp", "a task and a channel per connection"),
             Self::TickcastMemory => ("memory", "tickcast, in memory"),
             Self::RenetMemory => ("renet-memory", "renet, in memory (does not encrypt)"),
         }
@@ -66,6 +74,7 @@ impl Kind {
     /// The side of ours that does the same.
     pub(crate) fn ours(self) -> Self {
         match self {
+            Self::TickcastTcp | Self::ClassicTcp => Self::TickcastTcp,
             Self::TickcastMemory | Self::RenetMemory => Self::TickcastMemory,
             _ => Self::Tickcast,
         }
@@ -73,12 +82,12 @@ impl Kind {
 
     /// Whether anything arrives anywhere.
     pub(crate) fn has_clients(self) -> bool {
-        self.ours() == Self::Tickcast
+        self.ours() != Self::TickcastMemory
     }
 
     /// Whether it drops what it cannot send in time, by its design.
     pub(crate) fn may_lose(self) -> bool {
-        matches!(self, Self::Classic | Self::Broadcast)
+        matches!(self, Self::Classic | Self::Broadcast | Self::ClassicTcp)
     }
 
     /// Ready to send messages of this length to all clients.
@@ -93,6 +102,8 @@ impl Kind {
             Self::Renet => Box::new(renet::Renet::start(clients, bytes)),
             Self::Enet => Box::new(enet::Enet::start(clients, bytes)),
             Self::Quinn => Box::new(quic::Quic::start(clients, bytes)),
+            Self::TickcastTcp => Box::new(tcp::ours(clients, bytes)),
+            Self::ClassicTcp => Box::new(tasks::ClassicTcp::start(clients, bytes)),
             Self::TickcastMemory => Box::new(plain::ours_in_memory(clients.number())),
             Self::RenetMemory => Box::new(renet::InMemory::start(clients.number())),
         }

@@ -7,7 +7,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use tickcast::Bytes;
-use tokio::net::UdpSocket;
+use tickcast::framing::frame_prefix;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
@@ -16,6 +18,7 @@ use crate::common::side::Side;
 use crate::crowd::Clients;
 use crate::datagrams::WILDCARD;
 use crate::plain::ALONE;
+use crate::{streams, tcp};
 
 /// Messages that wait for one client.
 const CHANNEL: usize = 100;
@@ -34,7 +37,8 @@ pub(crate) struct Classic {
 impl Classic {
     pub(crate) fn start(clients: &mut Clients, bytes: usize) -> Self {
         let addrs = clients.open_plain(ALONE, bytes);
-        let (runtime, socket) = runtime();
+        let runtime = runtime();
+        let socket = socket(&runtime);
         let gone = Arc::new(AtomicU64::new(0));
         let task = |addr: SocketAddr| {
             let (sender, mut messages) = mpsc::channel::<Bytes>(CHANNEL);
@@ -66,6 +70,49 @@ impl Side for Classic {
     }
 }
 
+/// As [`Classic`], over a connection per client, with each message behind its length.
+pub(crate) struct ClassicTcp(Classic);
+
+impl ClassicTcp {
+    pub(crate) fn start(clients: &mut Clients, bytes: usize) -> Self {
+        let (listener, addr) = streams::listener();
+        clients.begin(tcp::ALONE, bytes, addr, "-");
+        let accepted = streams::accept(&listener, clients.number());
+        clients.done();
+        let runtime = runtime();
+        let gone = Arc::new(AtomicU64::new(0));
+        let task = |stream: std::net::TcpStream| {
+            let (sender, mut messages) = mpsc::channel::<Bytes>(CHANNEL);
+            let gone = Arc::clone(&gone);
+            runtime.spawn(async move {
+                let mut stream = TcpStream::from_std(stream).expect("it does not block");
+                while let Some(message) = messages.recv().await {
+                    stream.write_all(&message).await.expect("the client lives");
+                    gone.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            sender
+        };
+        let channels = accepted.into_iter().map(task).collect();
+        Self(Classic { channels, given: 0, gone, _runtime: runtime })
+    }
+}
+
+impl Side for ClassicTcp {
+    fn tick(&mut self, payloads: &[Bytes]) {
+        // Once for all clients, so that a message is one write and is copied for none of them.
+        let frame = |payload: &Bytes| -> Bytes {
+            let prefix = frame_prefix(payload.len(), usize::MAX).expect("it is small");
+            [&prefix[..], payload].concat().into()
+        };
+        self.0.tick(&payloads.iter().map(frame).collect::<Vec<_>>());
+    }
+
+    fn settle(&mut self) {
+        self.0.settle();
+    }
+}
+
 /// Sends what the one channel has.
 pub(crate) struct Broadcast {
     channel: broadcast::Sender<Bytes>,
@@ -78,7 +125,8 @@ pub(crate) struct Broadcast {
 impl Broadcast {
     pub(crate) fn start(clients: &mut Clients, bytes: usize) -> Self {
         let addrs = clients.open_plain(ALONE, bytes);
-        let (runtime, socket) = runtime();
+        let runtime = runtime();
+        let socket = socket(&runtime);
         let gone = Arc::new(AtomicU64::new(0));
         let channel = broadcast::Sender::<Bytes>::new(BROADCAST);
         for addr in addrs {
@@ -121,9 +169,12 @@ fn until(gone: &AtomicU64, given: u64) {
     }
 }
 
-/// One thread, as this engine has, and the socket that all share.
-fn runtime() -> (Runtime, Arc<UdpSocket>) {
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread can be started");
-    let socket = runtime.block_on(UdpSocket::bind(WILDCARD)).expect("any port");
-    (runtime, Arc::new(socket))
+/// One thread, as this engine has.
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread can be started")
+}
+
+/// The socket that all tasks share.
+fn socket(runtime: &Runtime) -> Arc<UdpSocket> {
+    Arc::new(runtime.block_on(UdpSocket::bind(WILDCARD)).expect("any port"))
 }
