@@ -64,7 +64,7 @@ pub(crate) fn connect(to: SocketAddr, receive_buffer_bytes: Option<usize>) -> Tc
 }
 
 /// Takes everything that waits there.
-pub(crate) fn sweep(stream: &mut TcpStream, buffer: &mut [u8], mut take: impl FnMut(&[u8])) {
+pub(crate) fn sweep(mut stream: &TcpStream, buffer: &mut [u8], mut take: impl FnMut(&[u8])) {
     loop {
         match stream.read(buffer) {
             Ok(0) => break,

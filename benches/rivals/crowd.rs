@@ -7,6 +7,8 @@ use tickcast::framing::decode;
 
 use crate::common::child::{Child, SWEEP_INTERVAL, Sockets, raise_files};
 use crate::common::payload::is_whole;
+#[cfg(feature = "zmq")]
+use crate::zmq;
 use crate::{enet, plain, quic, renet, tcp};
 
 /// A client that has a protocol of its own, which it answers once a frame.
@@ -95,8 +97,12 @@ impl Tally {
     pub(crate) fn take_framed(&mut self, datagram: &[u8]) {
         match decode(datagram) {
             Ok(decoded) => decoded.records().for_each(|record| self.take(record.payload)),
-            Err(_) => self.malformed += 1,
+            Err(_) => self.malformed(),
         }
+    }
+
+    pub(crate) fn malformed(&mut self) {
+        self.malformed += 1;
     }
 }
 
@@ -150,6 +156,8 @@ impl Sockets for Crowds {
             "renet" => Box::new(renet::Players::connect(self.number, server())),
             "enet" => Box::new(enet::Players::connect(self.number, server())),
             "quinn" => Box::new(quic::Players::connect(self.number, server(), words[3])),
+            #[cfg(feature = "zmq")]
+            "zmq" => Box::new(zmq::Subscribers::connect(self.number, server())),
             format @ (tcp::FRAMED | tcp::ALONE) => {
                 Box::new(tcp::Readers::connect(self.number, server(), format == tcp::FRAMED))
             }

@@ -1,7 +1,8 @@
 //! What users pick today, beside this engine: the same messages to 1,000 clients in another process, over real sockets.
 //!
 //! `cargo bench -p tickcast-rivals` measures; `cargo bench -p tickcast-rivals -- 8 renet` only the workloads and sides that
-//! are named; `-- --test`, or a run without `--bench`, does every case once with few clients, as CI does. Linux only.
+//! are named; `-- --test`, or a run without `--bench`, does every case once with few clients, as CI does. Linux only. With
+//! `--features zmq`, which needs a C++ compiler, `ZeroMQ` is among the sides.
 //!
 //! Server and clients are two processes on a core each, so that the server's CPU is its own: user and system time of all its
 //! threads, by `getrusage`, by messages that clients have *received*. Clients sleep and sweep, so that no sender pays for waking
@@ -11,7 +12,7 @@
 //! - `bare`: a connected socket per client; the loop over one socket is shared with the bench of datagrams.
 //! - `plain`, `tcp`: this engine over UDP and over TCP, and clients that are bare sockets.
 //! - `tasks`: a task per client, with a channel each or a shared one.
-//! - `renet`, `enet`, `quic`: the libraries, a server and its clients each.
+//! - `renet`, `enet`, `quic`, `zmq`: the libraries, a server and its clients each.
 //! - `sides`: which there are, and how they are started.
 
 #[cfg(target_os = "linux")]
@@ -51,6 +52,8 @@ mod streams;
 mod tasks;
 #[cfg(target_os = "linux")]
 mod tcp;
+#[cfg(all(target_os = "linux", feature = "zmq"))]
+mod zmq;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {

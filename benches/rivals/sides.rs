@@ -5,6 +5,8 @@ use crate::common::cases;
 use crate::common::side::Side;
 use crate::crowd::Clients;
 use crate::sendmmsg::Sendmmsg;
+#[cfg(feature = "zmq")]
+use crate::zmq;
 use crate::{enet, plain, quic, renet, tasks, tcp};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,9 @@ pub(crate) enum Kind {
     TickcastTcp,
     /// A task and a channel per connection, a write per message.
     ClassicTcp,
+    /// A publisher over TCP.
+    #[cfg(feature = "zmq")]
+    Zmq,
     /// This engine, on a network in memory that swallows everything.
     TickcastMemory,
     /// renet without its transport: packets are made, and dropped.
@@ -47,6 +52,8 @@ impl cases::Kind for Kind {
         Self::Quinn,
         Self::TickcastTcp,
         Self::ClassicTcp,
+        #[cfg(feature = "zmq")]
+        Self::Zmq,
         Self::TickcastMemory,
         Self::RenetMemory,
     ];
@@ -56,7 +63,7 @@ impl cases::Kind for Kind {
             Self::Tickcast => ("tickcast", "tickcast"),
             Self::Bare => ("bare", "bare sendmmsg, one per message"),
             Self::Connected => ("connected", "bare send, a connected socket per client"),
-            Self::Polled => ("polled", "the same, registered with epoll"),
+            Self::Polled => ("polled", "bare send, the same, registered with epoll"),
             Self::Classic => ("classic", "a task and a channel per client"),
             Self::Broadcast => ("broadcast", "tokio broadcast, a task per client"),
             Self::Renet => ("renet", "renet (encrypts)"),
@@ -64,6 +71,8 @@ impl cases::Kind for Kind {
             Self::Quinn => ("quinn", "quinn datagrams (encrypts)"),
             Self::TickcastTcp => ("tcp", "tickcast, over TCP"),
             Self::ClassicTcp => ("classic-tcp", "a task and a channel per connection"),
+            #[cfg(feature = "zmq")]
+            Self::Zmq => ("zmq", "ZeroMQ, over TCP"),
             Self::TickcastMemory => ("memory", "tickcast, in memory"),
             Self::RenetMemory => ("renet-memory", "renet, in memory (does not encrypt)"),
         }
@@ -74,6 +83,8 @@ impl Kind {
     /// The side of ours that does the same.
     pub(crate) fn ours(self) -> Self {
         match self {
+            #[cfg(feature = "zmq")]
+            Self::Zmq => Self::TickcastTcp,
             Self::TickcastTcp | Self::ClassicTcp => Self::TickcastTcp,
             Self::TickcastMemory | Self::RenetMemory => Self::TickcastMemory,
             _ => Self::Tickcast,
@@ -104,6 +115,8 @@ impl Kind {
             Self::Quinn => Box::new(quic::Quic::start(clients, bytes)),
             Self::TickcastTcp => Box::new(tcp::ours(clients, bytes)),
             Self::ClassicTcp => Box::new(tasks::ClassicTcp::start(clients, bytes)),
+            #[cfg(feature = "zmq")]
+            Self::Zmq => Box::new(zmq::Publisher::start(clients, bytes)),
             Self::TickcastMemory => Box::new(plain::ours_in_memory(clients.number())),
             Self::RenetMemory => Box::new(renet::InMemory::start(clients.number())),
         }

@@ -1,8 +1,9 @@
 //! All benches, one table at the end.
 //!
-//! `cargo run -p tickcast-suite` measures, which takes some twenty minutes and wants the machine for itself, and writes what
-//! the benches have printed, their figures, the table and the plots to `benches/record`. `-- --test` runs every bench as CI
-//! does, once, into a folder of the build. `-- --show FOLDER` prints the table again, and draws the plots, of a record.
+//! `cargo run -p tickcast-suite` measures, which takes some twenty minutes, wants the machine for itself, and a C++ compiler for
+//! one of the rivals. It writes what the benches have printed, their figures, the table and the plots to `benches/record`.
+//! `-- --test` runs every bench as CI does, once, into a folder of the build. `-- --show FOLDER` prints the table again, and draws
+//! the plots, of a record.
 //!
 //! - `rows`: the figures, as benches write them.
 //! - `reach`: what is asked of which figure, and the table.
@@ -21,16 +22,16 @@ use thiserror::Error;
 use crate::plots::PlotError;
 use crate::rows::{RowError, Rows};
 
-/// The benches, each with the package that it is in.
-const BENCHES: [(&str, &str); 8] = [
-    ("tickcast", "tick"),
-    ("tickcast", "scale"),
-    ("tickcast", "shard"),
-    ("tickcast", "memory"),
-    ("tickcast", "connect"),
-    ("tickcast", "udp"),
-    ("tickcast", "tcp"),
-    ("tickcast-rivals", "rivals"),
+/// The benches, each with the package that it is in, and the features without which it leaves something out.
+const BENCHES: [(&str, &str, &str); 8] = [
+    ("tickcast", "tick", ""),
+    ("tickcast", "scale", ""),
+    ("tickcast", "shard", ""),
+    ("tickcast", "memory", ""),
+    ("tickcast", "connect", ""),
+    ("tickcast", "udp", ""),
+    ("tickcast", "tcp", ""),
+    ("tickcast-rivals", "rivals", "zmq"),
 ];
 /// The variable by which a bench learns where its figures go.
 const RECORD: &str = "TICKCAST_RECORD";
@@ -107,12 +108,12 @@ fn run(folder: &Path, is_test: bool) -> Result<(), SuiteError> {
     }
     fs::create_dir_all(folder).map_err(|error| file(folder, error))?;
     let folder = &folder.canonicalize().map_err(|error| file(folder, error))?;
-    for (package, bench) in BENCHES {
+    for (package, bench, features) in BENCHES {
         println!("{bench} ...");
         let printed = folder.join(format!("{bench}.txt"));
         let output = fs::File::create(&printed).map_err(|error| file(&printed, error))?;
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["bench", "--quiet", "--package", package, "--bench", bench, "--"]);
+        cargo.args(["bench", "--quiet", "--package", package, "--bench", bench, "--features", features, "--"]);
         cargo.args(is_test.then_some("--test"));
         cargo.current_dir(root()).env(RECORD, folder.join(ROWS)).stdin(Stdio::null()).stdout(output);
         let status = cargo.status().map_err(|error| SuiteError::Program { program: "cargo", error })?;
