@@ -46,7 +46,7 @@ const SCALE: &[(&str, &str, &str)] = &[
     ("unicast", "channels", "the same, unicast"),
 ];
 
-const PLOTS: [Plot; 5] = [
+const PLOTS: [Plot; 6] = [
     Plot {
         file: "frame-by-peers.svg",
         title: "Frame time per leg against peers",
@@ -85,7 +85,7 @@ const PLOTS: [Plot; 5] = [
     },
     Plot {
         file: "rivals-by-messages.svg",
-        title: "Server CPU per received message, 1,000 clients over loopback",
+        title: "Server CPU per received message, 1,000 clients over loopback, UDP",
         x: Axis::Messages,
         y: "ns per message",
         bench: "rivals",
@@ -98,6 +98,19 @@ const PLOTS: [Plot; 5] = [
             ("", "renet", "renet (encrypts)"),
             ("", "enet", "ENet"),
             ("", "quinn", "quinn datagrams (encrypts)"),
+        ],
+    },
+    Plot {
+        file: "rivals-tcp-by-messages.svg",
+        title: "Server CPU per received message, 1,000 clients over loopback, TCP",
+        x: Axis::Messages,
+        y: "ns per message",
+        bench: "rivals",
+        figure: "cpu_ns",
+        lines: &[
+            ("", "tcp", "tickcast"),
+            ("", "classic-tcp", "a task and channel per connection"),
+            ("", "zmq", "ZeroMQ"),
         ],
     },
 ];
