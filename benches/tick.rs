@@ -181,22 +181,27 @@ fn group(figures: &mut Figures) {
     }
 }
 
-/// One message each to many peers: with one constant payload, or with payloads that the host has just made, which is what
-/// pushes the engine's own data out of the cache.
+/// One message each to many peers: with one constant payload; with payloads that the host has just made, which is what
+/// pushes the engine's own data out of the cache; and to the same peers in no order, where nothing is beside the last one.
 fn unicast(figures: &mut Figures) {
-    for own in [false, true] {
-        unicast_of(figures, own);
-    }
+    unicast_of(figures, "unicast", "constant payloads", false, false);
+    unicast_of(figures, "unicast-own", "own payloads", true, false);
+    unicast_of(figures, "unicast-shuffled", "in no order", false, true);
 }
 
-fn unicast_of(figures: &mut Figures, own: bool) {
+fn unicast_of(figures: &mut Figures, workload: &'static str, title: &str, own: bool, shuffled: bool) {
+    let mut random = fastrand::Rng::with_seed(1);
     for peers in [100u64, 1_000, 10_000] {
         let mut net = engine(peers);
         let mut samples = Vec::new();
+        let mut order: Vec<u64> = (0..peers).collect();
         for _ in 0..figures.rounds(1_000) {
             let mut made: Vec<Bytes> = (0..if own { peers } else { 0 }).map(|_| Bytes::from(vec![7; 64])).collect();
+            if shuffled {
+                random.shuffle(&mut order);
+            }
             let began = Instant::now();
-            for peer in 0..peers {
+            for &peer in &order {
                 let payload = made.pop().unwrap_or(Bytes::from_static(&[7; 64]));
                 net.send(Target::Peer(peer), Message::new(payload)).unwrap();
             }
@@ -207,9 +212,8 @@ fn unicast_of(figures: &mut Figures, own: bool) {
             assert_eq!(net.report().legs.written, net.report().legs.accepted);
         }
         let nanos = median(samples);
-        let (workload, payloads) = if own { ("unicast-own", "own") } else { ("unicast", "constant") };
         let row = row(workload, peers, 1);
-        figures.frame(row, format!("{peers} messages to one peer each, {payloads} payloads"), nanos);
+        figures.frame(row, format!("{peers} messages to one peer each, {title}"), nanos);
         figures.leg(row, nanos, peers);
     }
 }

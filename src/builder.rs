@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant, SystemTime};
 
 use atomic_waker::AtomicWaker;
@@ -295,10 +295,12 @@ impl<P: PeerId> Builder<P> {
         let transport_bytes_max = capabilities.transmit_bytes_max.min(u32::MAX as usize).saturating_sub(overhead);
         let epoch = self.epoch.unwrap_or_else(random_epoch);
         let frame = Arc::new(AtomicWaker::new());
+        let origin = self.origin.unwrap_or_else(|| tokio::time::Instant::now().into_std());
         let port = Arc::new(IngressPort {
             queue: ArrayQueue::new(self.config.ingress_messages_max),
             reservations: Reservations::default(),
             sequence: AtomicU64::new(0),
+            has_handles: AtomicBool::new(false),
             epoch,
             message_bytes_max: AtomicUsize::new(self.config.message_bytes_max.min(transport_bytes_max)),
             ingress_bytes_max: AtomicUsize::new(self.config.ingress_bytes_max),
@@ -308,11 +310,11 @@ impl<P: PeerId> Builder<P> {
             reliable: capabilities.reliable,
             empty: capabilities.empty || self.framing == Framing::Framed,
             acks: self.framing == Framing::Framed,
+            origin,
             frame: Arc::clone(&frame),
             ipv4: capabilities.ipv4,
             ipv6: capabilities.ipv6,
         });
-        let origin = self.origin.unwrap_or_else(|| tokio::time::Instant::now().into_std());
         let stopwatch = self.stopwatch.unwrap_or_else(monotonic);
         let ports: Vec<Arc<ShardPort>> = ios
             .iter()

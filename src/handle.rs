@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tickcast_components::{Addressed, IngressPort, Message, MessageId, PeerId, SendError};
 use tickcast_systems::submit;
@@ -26,6 +27,7 @@ pub struct SendHandle<P: PeerId> {
 
 impl<P: PeerId> SendHandle<P> {
     pub(crate) fn new(port: Arc<IngressPort<P>>) -> Self {
+        port.has_handles.store(true, Ordering::Relaxed);
         Self { port }
     }
 
@@ -77,7 +79,8 @@ mod tests {
             assert!(!net.step().stopped, "a handle was let in and has not submitted yet");
         }
         let sequence = port.next_sequence();
-        let submission = Submission { sequence, to: Target::Peer(7).into(), message: Message::new("1").receipt() };
+        let message = Message::new("1").receipt();
+        let submission = Submission::new(sequence, Target::Peer(7).into(), message, port.origin);
         port.queue.push(submission).unwrap();
         for _ in 0..100 {
             net.step();

@@ -15,7 +15,7 @@ use tickcast_systems::{Audit, audit};
 
 use crate::builder::Builder;
 use crate::directory::DirectoryHandle;
-use crate::engine::{ChallengeError, Engine};
+use crate::engine::{ChallengeError, Engine, refused};
 use crate::handle::SendHandle;
 use crate::profile::Profile;
 
@@ -78,13 +78,14 @@ impl<P: PeerId> Tickcast<P> {
     /// # Errors
     ///
     /// The [`SendError`]; nothing has been taken.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "as `Engine::send`")]
+    #[inline(always)]
     pub fn send(&mut self, to: impl Into<Addressed<P>>, message: Message) -> Result<MessageId, SendError> {
         let to = to.into();
         if let Target::Group(group) = to.target
             && self.world.get::<Members>(group.0).is_none()
         {
-            return Err(SendError::UnknownGroup);
+            return Err(refused((to, message), SendError::UnknownGroup));
         }
         self.engine.send(to, message)
     }

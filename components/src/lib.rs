@@ -25,7 +25,7 @@ pub mod tick;
 pub mod time;
 
 pub use address::{AddressError, canonical, check_address};
-pub use compact::CompactAddr;
+pub use compact::{CompactAddr, CompactOverflow};
 pub use config::{AddressPolicy, ConfigError, HelloPolicy, NetworkConfig, SelfPolicy, SilencePolicy};
 pub use endpoint::{AfterClose, Endpoint, EndpointOf, EndpointState, Endpoints, Outage, Sources, Waiting};
 pub use group::{GroupId, Members, Memberships};
@@ -39,8 +39,8 @@ pub use identity::{
 };
 pub use inbound::{Event, Inbound, InboundKind, PeerData, Receipt, Received, Source};
 pub use message::{
-    Addressed, Aim, Deadline, Held, HeldLeg, HeldQueue, Message, Overflow, Pending, Recipients, SendError, Submission,
-    Target,
+    Addressed, Deadline, Destination, GroupExcept, Held, HeldLeg, HeldQueue, Message, Overflow, Pending, Recipients,
+    SendError, Submission, Target,
 };
 pub use outcome::{DropReason, Drops, LegCounts, Outcome};
 pub use peer::{BareAddr, Heard, Link, Parked, PeerKey, PeerState, Route};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use foldhash::quality::SeedableRandomState;
 use hashbrown::HashTable;
-use tickcast_components::{BatchMessage, CompactAddr, Overflow, Slot, Timestamp};
+use tickcast_components::{BatchMessage, CompactAddr, Slot, Timestamp};
 use tickcast_systems::overflow::Rules;
 
 use super::known::{KnownAddrs, Letter};
@@ -194,10 +194,7 @@ impl Rules<QueuedLeg> for Messages {
     }
 
     fn key(&self, leg: &QueuedLeg) -> Option<u64> {
-        match self.message(leg.message).overflow {
-            Overflow::KeepLatest { key } => Some(key),
-            _ => None,
-        }
+        self.message(leg.message).overflow.key()
     }
 
     fn succeed(&self, new: &mut QueuedLeg, old: &QueuedLeg) {

@@ -10,10 +10,10 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::system::{SystemParam, SystemState};
 use tickcast_components::identity::{Obituaries, Obituary};
 use tickcast_components::{
-    AddressPolicy, Aim, Batch, BatchEntry, BatchMessage, CloseUnwritten, ConnectionChange, ConnectionReport,
-    DropReason, EndpointReport, EndpointReportKind, EndpointState, Endpoints, Event, Heard, InstanceOf, LegOutcome,
-    Outcome, PathError, PathReport, PeerId, PeerState, Pending, Recipients, Returned, ShardOp, ShardReport, Slot,
-    Source, StopCause,
+    AddressPolicy, Batch, BatchEntry, BatchMessage, CloseUnwritten, ConnectionChange, ConnectionReport, DropReason,
+    EndpointReport, EndpointReportKind, EndpointState, Endpoints, Event, Heard, InstanceOf, LegOutcome, Outcome,
+    PathError, PathReport, PeerId, PeerState, Pending, Recipients, Returned, ShardOp, ShardReport, Slot, Source,
+    StopCause,
 };
 
 use crate::arrivals::{arrivals, is_there};
@@ -440,8 +440,7 @@ fn take_back<P: PeerId>(endpoint: Option<Entity>, message: BatchMessage, legs: &
     if senders.dirty.links.last() != Some(&of.0) {
         senders.dirty.links.push(of.0);
     }
-    let to = Recipients { aim: Aim::One(of.0), except: None };
-    let Some(entity) = legs.refill(message, to) else {
+    let Some(entity) = legs.refill(message, Recipients::One(of.0)) else {
         debug_assert!(false, "the pool was stocked before the reports were read");
         legs.books.drop(DropReason::PeerRemoved, 1);
         return;

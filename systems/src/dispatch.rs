@@ -11,7 +11,7 @@ use bevy_ecs::entity::Entities;
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
 use tickcast_components::{
-    AddressPolicy, Aim, DropReason, EndpointState, InboundKind, Link, Members, Memberships, MessageId, Outcome, Parked,
+    AddressPolicy, DropReason, EndpointState, InboundKind, Link, Members, Memberships, MessageId, Outcome, Parked,
     PeerId, PeerState, Pending, Received, Recipients, Route, ShardOp, Slot,
 };
 
@@ -103,12 +103,10 @@ fn straight<P: PeerId>(
     let messages = &mut *legs.messages;
     let mut pending =
         RowsMut::new(routes.entities, messages.table, legs.pending.contiguous_iter_mut().into_iter().flatten());
-    let links = routes.rows();
+    let mut links = routes.rows();
     fresh.find(|&message| {
         let Some(pending) = pending.get_mut(message) else { return true };
-        let Pending { message: Some(batch_message), to: Recipients { aim: Aim::One(peer), .. }, .. } = &*pending else {
-            return true;
-        };
+        let Pending { message: Some(batch_message), to: Recipients::One(peer), .. } = &*pending else { return true };
         let Some(&Link { slot, shard, route: Route::Direct, .. }) = links.get(*peer) else { return true };
         let shard = &mut shards[usize::from(shard)];
         let bytes = batch_message.payload.len() as u64;
@@ -220,9 +218,8 @@ fn fan_out<P: PeerId>(
 ) {
     // A host's system may have despawned it since ingest; its obituary settles the legs.
     let Some(pending) = legs.message(message) else { return };
-    let Recipients { aim, except } = pending.to.clone();
-    let (counted, is_expired) = (pending.legs, pending.deadline() <= legs.now.at);
-    if !matches!(aim, Aim::Group(_)) {
+    let (to, counted, is_expired) = (pending.to.clone(), pending.legs, pending.deadline() <= legs.now.at);
+    if !matches!(to, Recipients::Group(_) | Recipients::Except(_)) {
         if counted == 0 {
             return legs.release(message, 0);
         }
@@ -230,36 +227,34 @@ fn fan_out<P: PeerId>(
             return legs.end(message, counted, DropReason::Expired, Whose::default());
         }
     }
-    match aim {
-        Aim::Nobody => {}
-        Aim::One(peer) => to_peer(message, peer, legs, senders, peers, scratch),
-        Aim::Many(list) => to_many(message, &list, legs, senders, peers, routes, scratch),
-        Aim::Group(group) => {
-            let is_member =
-                |peer: &Entity| memberships.get(*peer).is_ok_and(|own| own.iter().any(|other| other == group));
-            let except: Option<Arc<[Entity]>> =
-                except.as_deref().map(|except| except.iter().copied().filter(is_member).collect());
-            let Ok(members) = groups.get(group) else {
-                match counted {
-                    0 => legs.release(message, 0),
-                    _ => legs.end(message, counted, DropReason::UnknownTarget, Whose::default()),
-                }
-                return;
-            };
-            // New peers have joined the group of all since ingest, and a host's systems may have changed any. The members
-            // are those of the tick that takes the message in.
-            let size = (members.len() - except.as_ref().map_or(0, |except| except.len())) as u32;
-            match size.checked_sub(counted) {
-                Some(0) if size == 0 => return legs.release(message, 0),
-                Some(more) => legs.add(message, more),
-                None => legs.end(message, counted - size, DropReason::PeerRemoved, Whose::default()),
-            }
-            if is_expired {
-                return legs.end(message, size, DropReason::Expired, Whose::default());
-            }
-            to_group(message, members, except.as_deref(), legs, senders, peers, scratch);
+    let (group, except) = match &to {
+        Recipients::Nobody => return,
+        Recipients::One(peer) => return to_peer(message, *peer, legs, senders, peers, scratch),
+        Recipients::Many(list) => return to_many(message, list, legs, senders, peers, routes, scratch),
+        Recipients::Group(group) => (*group, None),
+        Recipients::Except(rest) => (rest.group, Some(&rest.except)),
+    };
+    let is_member = |peer: &Entity| memberships.get(*peer).is_ok_and(|own| own.iter().any(|other| other == group));
+    let except: Option<Vec<Entity>> = except.map(|except| except.iter().copied().filter(is_member).collect());
+    let Ok(members) = groups.get(group) else {
+        match counted {
+            0 => legs.release(message, 0),
+            _ => legs.end(message, counted, DropReason::UnknownTarget, Whose::default()),
         }
+        return;
+    };
+    // New peers have joined the group of all since ingest, and a host's systems may have changed any. The members
+    // are those of the tick that takes the message in.
+    let size = (members.len() - except.as_ref().map_or(0, Vec::len)) as u32;
+    match size.checked_sub(counted) {
+        Some(0) if size == 0 => return legs.release(message, 0),
+        Some(more) => legs.add(message, more),
+        None => legs.end(message, counted - size, DropReason::PeerRemoved, Whose::default()),
     }
+    if is_expired {
+        return legs.end(message, size, DropReason::Expired, Whose::default());
+    }
+    to_group(message, members, except.as_deref(), legs, senders, peers, scratch);
 }
 
 /// One message to a group: its lanes go to the shards as they are, the other members one by one.
@@ -330,7 +325,7 @@ fn to_many<P: PeerId>(
     let mut entries = [None; SHARDS_MAX];
     let mut rest = std::mem::take(&mut scratch.peers);
     let mut direct = 0;
-    let links = routes.rows();
+    let mut links = routes.rows();
     for &peer in list {
         match links.get(peer).copied().or_else(|| routes.links.get(peer).ok().map(|(_, link)| *link)) {
             Some(Link { slot, shard, route: Route::Direct, instance }) if instance == legs.settings.instance => {

@@ -10,20 +10,22 @@ use bevy_ecs::entity::Entities;
 use bevy_ecs::prelude::*;
 use tickcast_components::group::Lane;
 use tickcast_components::identity::{Obituaries, Obituary};
-use tickcast_components::message::Addressed;
 use tickcast_components::peer::{Departed, PeerBundle};
 use tickcast_components::{
-    Aim, BareAddr, BatchMessage, Deadline, DropReason, Event, IngressPort, InstanceOf, Members, Memberships, Message,
-    MessageId, PeerId, PeerKey, Pending, Recipients, SendError, Source, Submission, Target, Timestamp,
+    Addressed, BareAddr, BatchMessage, Destination, DropReason, Event, GroupExcept, IngressPort, InstanceOf, Members,
+    Memberships, MessageId, PeerId, PeerKey, Pending, Recipients, SendError, Source, Submission, Target, Timestamp,
 };
 
 use crate::groups::{detach, reindex};
 use crate::legs::{Legs, Whose};
-use crate::resources::{Agendas, Books, Dirty, Ingress, Messages, Phase, Registry, Settings, Shards, Shutdown};
-use crate::rows::RowsMut;
+use crate::resources::{Agendas, Books, Dirty, Ingress, Map, Messages, Phase, Registry, Settings, Shards, Shutdown};
+use crate::rows::{Rows, RowsMut};
 
 /// Names looked up before the first of them is used.
 const LOOKUPS_AHEAD: usize = 64;
+
+/// Of as many names, those that are followed to their rows though they are not beside the last one's.
+const STRAYS_FOLLOWED: usize = 4;
 
 pub(crate) fn ingest<P: PeerId>(
     mut legs: Legs<P>,
@@ -36,6 +38,7 @@ pub(crate) fn ingest<P: PeerId>(
     mut obituaries: ResMut<Obituaries>,
     shutdown: Res<Shutdown<P>>,
     shards: Res<Shards<P>>,
+    keys: Query<(Entity, &PeerKey<P>)>,
     entities: &Entities,
     mut commands: Commands,
 ) -> u64 {
@@ -64,10 +67,10 @@ pub(crate) fn ingest<P: PeerId>(
     ingress.mark = port.sequence.load(Ordering::Relaxed);
     pull(&mut ingress, &port);
     // A handle may have drawn a number and pushed meanwhile.
-    ingress.mark = ingress.mark.max(ingress.lane.last().map_or(0, |submission| submission.sequence));
+    ingress.mark = ingress.mark.max(ingress.lane.last().map_or(0, |submission| submission.message.sequence));
     let cancelled = std::mem::take(&mut ingress.cancelled);
     if !cancelled.is_empty() {
-        ingress.lane.retain(|submission| !cancelled.contains(&submission.sequence));
+        ingress.lane.retain(|submission| !cancelled.contains(&submission.message.sequence));
     }
     let mut lane = std::mem::take(&mut ingress.lane);
     let count = lane.len() as u64;
@@ -87,32 +90,40 @@ pub(crate) fn ingest<P: PeerId>(
     // A whole stretch of names is looked up before any of it is used: the misses of a large table then overlap, where one
     // look-up at a time would wait for each (31 instead of 80 ns per message at 10,000 peers; `benches/tick.rs`, unicast).
     let mut known = [None; LOOKUPS_AHEAD];
+    let mut names = Names { rows: Rows::new(entities, keys.contiguous_iter().into_iter().flatten()), strays: 0 };
     let mut rest = lane.drain(..);
     while !rest.as_slice().is_empty() {
         let stretch = rest.as_slice().len().min(LOOKUPS_AHEAD);
+        names.strays = 0;
         for (known, submission) in known.iter_mut().zip(rest.as_slice()) {
-            *known = match &submission.to.target {
-                Target::Peer(key) => registry.peers.get(key).copied(),
+            *known = match &submission.to {
+                Destination::Peer(key) => names.find(key, &registry.peers),
                 _ => None,
             };
         }
         for (known, submission) in known.iter().zip(rest.by_ref().take(stretch)) {
-            let Submission { sequence, to: Addressed { target, except }, message } = submission;
+            let Submission { to, message, expires_in } = submission;
             let to = match *known {
-                Some(peer) if except.is_none() && !is_closed => (Recipients { aim: Aim::One(peer), except: None }, 1),
-                _ => match aim(target, now.at, settings, agendas, &mut registry, &mut dirty, &groups, &mut commands) {
-                    Ok(aim) if !is_closed => addressees(aim, except, &groups, &memberships),
-                    Ok(_) => {
-                        refused.push((sequence, message.receipt, DropReason::Shutdown, SendError::ShuttingDown));
-                        continue;
+                Some(peer) if !is_closed => (Recipients::One(peer), 1),
+                _ => {
+                    let Addressed { target, except } = to.into();
+                    let whom =
+                        whom(target, now.at, settings, agendas, &mut registry, &mut dirty, &groups, &mut commands);
+                    match whom {
+                        Ok(whom) if !is_closed => rest_of(whom, except, &groups, &memberships),
+                        Ok(_) => {
+                            let (reason, error) = (DropReason::Shutdown, SendError::ShuttingDown);
+                            refused.push((message.sequence, message.receipt, reason, error));
+                            continue;
+                        }
+                        Err((reason, error)) => {
+                            refused.push((message.sequence, message.receipt, reason, error));
+                            continue;
+                        }
                     }
-                    Err((reason, error)) => {
-                        refused.push((sequence, message.receipt, reason, error));
-                        continue;
-                    }
-                },
+                }
             };
-            pool.take_in(sequence, message, to, &mut commands);
+            pool.take_in(message, expires_in, to, &mut commands);
         }
     }
     drop(rest);
@@ -134,12 +145,37 @@ pub(crate) fn pull<P: PeerId>(ingress: &mut Ingress<P>, port: &IngressPort<P>) {
     }
     if ingress.lane.len() > before {
         // Both parts are sorted but for races between threads, which the sort passes over in linear time.
-        ingress.lane.sort_by_key(|submission| submission.sequence);
+        ingress.lane.sort_by_key(|submission| submission.message.sequence);
+    }
+}
+
+/// Peers by their names. A host that sends to many goes through them in some order, mostly that in which they came: then the
+/// peer in the row beside the last one is the one that is named, which is seen in memory that lies in a row, and its place in
+/// a map of names that is larger than the caches is not.
+struct Names<'w, P: PeerId> {
+    rows: Rows<'w, PeerKey<P>>,
+    /// Names of this stretch that were not where the last one had led to expect them.
+    strays: usize,
+}
+
+impl<P: PeerId> Names<'_, P> {
+    #[inline]
+    fn find(&mut self, name: &P, peers: &Map<P, Entity>) -> Option<Entity> {
+        if let Some(peer) = self.rows.next_if(|other| other.0 == *name) {
+            return Some(peer);
+        }
+        let peer = *peers.get(name)?;
+        // Whoever goes through peers in no order is not followed: where each one is costs a look, too.
+        self.strays += 1;
+        if self.strays <= STRAYS_FOLLOWED {
+            self.rows.get(peer);
+        }
+        Some(peer)
     }
 }
 
 /// Whom a target means, by entity. A peer that nobody has heard of gets one.
-fn aim<P: PeerId>(
+fn whom<P: PeerId>(
     target: Target<P>,
     now: Timestamp,
     settings: &Settings<P>,
@@ -148,11 +184,11 @@ fn aim<P: PeerId>(
     dirty: &mut Dirty<P>,
     groups: &Query<(&mut Members, &InstanceOf)>,
     commands: &mut Commands,
-) -> Result<Aim, (DropReason, SendError)> {
+) -> Result<Recipients, (DropReason, SendError)> {
     match target {
         Target::Peer(key) => {
             if let Some(&peer) = registry.peers.get(&key) {
-                return Ok(Aim::One(peer));
+                return Ok(Recipients::One(peer));
             }
             if registry.unresolved >= settings.config.unresolved_peers_max {
                 return Err((DropReason::TooManyPeers, SendError::TooManyPeers));
@@ -165,12 +201,12 @@ fn aim<P: PeerId>(
             }
             dirty.newcomers.push(peer);
             dirty.lookups.push(peer);
-            Ok(Aim::One(peer))
+            Ok(Recipients::One(peer))
         }
         Target::Addr(addr) => {
             if let Some((peer, used)) = registry.bare.get_mut(&addr) {
                 *used = now;
-                return Ok(Aim::One(*peer));
+                return Ok(Recipients::One(*peer));
             }
             let config = &settings.config;
             if registry.bare.len() >= config.bare_addrs_max {
@@ -181,14 +217,14 @@ fn aim<P: PeerId>(
             registry.unresolved += 1;
             agendas.push_idle(now.after(config.idle_age_max), peer);
             dirty.list(peer, Source::Admitted, [addr]);
-            Ok(Aim::One(peer))
+            Ok(Recipients::One(peer))
         }
         Target::Group(group) if groups.get(group.0).is_ok_and(|(_, of)| of.0 == settings.instance) => {
-            Ok(Aim::Group(group.0))
+            Ok(Recipients::Group(group.0))
         }
         Target::Group(_) => Err((DropReason::UnknownTarget, SendError::UnknownGroup)),
-        Target::All => Ok(Aim::Group(registry.all)),
-        Target::Many(peers) => Ok(Aim::Many(peers)),
+        Target::All => Ok(Recipients::Group(registry.all)),
+        Target::Many(peers) => Ok(Recipients::Many(peers)),
     }
 }
 
@@ -241,43 +277,34 @@ fn strike<P: PeerId>(
     }
 }
 
-/// Who remains of a target after its exclusions, and how many. A group keeps only exclusions that are members of it, so
-/// that legs can be counted without a pass over the group.
-fn addressees(
-    aim: Aim,
+/// Who remains of whom a target names after its exclusions, and how many. A group keeps only exclusions that are members of
+/// it, so that legs can be counted without a pass over the group.
+fn rest_of(
+    whom: Recipients,
     except: Option<Arc<[Entity]>>,
     groups: &Query<(&mut Members, &InstanceOf)>,
     memberships: &Query<&mut Memberships>,
 ) -> (Recipients, u32) {
     let size = |group: Entity| groups.get(group).map_or(0, |(members, _)| members.len() as u32);
-    let Some(except) = except.filter(|except| !except.is_empty()) else {
-        let count = match &aim {
-            Aim::Nobody => 0,
-            Aim::One(_) => 1,
-            Aim::Group(group) => size(*group),
-            Aim::Many(peers) => peers.len() as u32,
-        };
-        return (Recipients { aim, except: None }, count);
-    };
-    match aim {
-        Aim::One(peer) if !except.contains(&peer) => (Recipients { aim: Aim::One(peer), except: None }, 1),
-        Aim::Nobody | Aim::One(_) => (Recipients::default(), 0),
-        Aim::Many(peers) => {
-            let rest: Arc<[Entity]> = peers.iter().copied().filter(|peer| !except.contains(peer)).collect();
+    let except = except.as_deref().unwrap_or_default();
+    match whom {
+        Recipients::Group(group) if !except.is_empty() => {
+            let is_member = |peer| memberships.get(peer).is_ok_and(|own| own.iter().any(|other| other == group));
+            let mut except: Vec<Entity> = except.iter().copied().filter(|&peer| is_member(peer)).collect();
+            except.sort_unstable();
+            except.dedup();
+            let count = size(group) - except.len() as u32;
+            (Recipients::Except(Arc::new(GroupExcept { group, except })), count)
+        }
+        Recipients::Group(group) => (whom, size(group)),
+        Recipients::One(peer) if !except.contains(&peer) => (whom, 1),
+        Recipients::Many(peers) => {
+            let is_one = |peer: &Entity| !except.contains(peer);
+            let rest = if except.is_empty() { peers } else { peers.iter().copied().filter(is_one).collect() };
             let count = rest.len() as u32;
-            (Recipients { aim: Aim::Many(rest), except: None }, count)
+            (Recipients::Many(rest), count)
         }
-        Aim::Group(group) => {
-            let mut members: Vec<Entity> = except
-                .iter()
-                .copied()
-                .filter(|&peer| memberships.get(peer).is_ok_and(|own| own.iter().any(|other| other == group)))
-                .collect();
-            members.sort_unstable();
-            members.dedup();
-            let count = size(group) - members.len() as u32;
-            (Recipients { aim: Aim::Group(group), except: Some(members.into()) }, count)
-        }
+        _ => (Recipients::Nobody, 0),
     }
 }
 
@@ -304,18 +331,21 @@ struct Pool<'a, P: PeerId> {
 impl<P: PeerId> Pool<'_, P> {
     /// Fills a pooled message entity, or a new one, with a message to so many.
     #[inline]
-    fn take_in(&mut self, sequence: u64, message: Message, (to, legs): (Recipients, u32), commands: &mut Commands) {
+    fn take_in(
+        &mut self,
+        mut message: BatchMessage,
+        expires_in: bool,
+        (to, legs): (Recipients, u32),
+        commands: &mut Commands,
+    ) {
         self.books.labels[usize::from(message.label.number())] += 1;
         self.books.legs.accepted += u64::from(legs);
         self.messages.order += 1;
         let order = self.messages.order;
-        let deadline = match message.deadline {
-            Deadline::None => Timestamp::NEVER,
-            Deadline::At(at) => Timestamp(0).after(at.saturating_duration_since(self.settings.origin)),
-            Deadline::After(after) => self.now.after(after),
-        };
-        let Message { payload, overflow, label, receipt, ack, .. } = message;
-        let message = BatchMessage { payload, sequence, order, deadline, overflow, label, receipt, ack };
+        message.order = order;
+        if expires_in {
+            message.deadline = self.now.after(message.deadline.since(Timestamp(0)));
+        }
         while let Some(entity) = self.messages.free.pop() {
             if let Some(idle) = self.rows.get_mut(entity) {
                 debug_assert!(!idle.is_live(), "it is idle");

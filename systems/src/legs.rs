@@ -155,10 +155,7 @@ impl<P: PeerId> Legs<'_, '_, P> {
         let stamp = pending.stamp;
         let &BatchMessage { ref payload, sequence, order: place, deadline, overflow, .. } = pending.message.as_ref()?;
         let bytes = payload.len() as u32;
-        let (key, keyed) = match overflow {
-            Overflow::KeepLatest { key } => (key, true),
-            _ => (0, false),
-        };
+        let (key, keyed) = overflow.key().map_or((0, false), |key| (key, true));
         if !std::mem::replace(&mut pending.timed, true) {
             // A deadline of its own, however late, is the host's word; only a message without one ages.
             let expiry = match deadline {
@@ -172,7 +169,7 @@ impl<P: PeerId> Legs<'_, '_, P> {
             }
         }
         self.books.held += 1;
-        Some((HeldLeg { message, stamp, place, key, bytes, keyed }, overflow))
+        Some((HeldLeg { message, stamp, place, key, bytes, keyed }, overflow.get()))
     }
 
     /// Takes stale legs, whose message has ended, out of a queue, if any message has ended in a queue since the last

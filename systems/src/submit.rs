@@ -13,24 +13,14 @@ use tickcast_components::{
 /// # Errors
 ///
 /// The [`SendError`]; nothing has been taken.
-#[inline]
+#[expect(clippy::inline_always, reason = "in line with whoever sends, as the engine's `send`")]
+#[inline(always)]
 pub fn check<P: PeerId>(port: &IngressPort<P>, to: &mut Addressed<P>, message: &Message) -> Result<(), SendError> {
-    if port.reservations.is_closed() {
-        return Err(SendError::ShuttingDown);
-    }
+    let (bytes, reliable, ack) = (message.payload.len(), message.reliable, message.ack);
     let max = port.message_bytes_max.load(Ordering::Relaxed);
-    let bytes = message.payload.len();
-    if bytes > max {
-        return Err(SendError::PayloadTooLarge { bytes, max });
-    }
-    if bytes == 0 && !port.empty {
-        return Err(SendError::EmptyPayload);
-    }
-    if message.reliable && !port.reliable {
-        return Err(SendError::Unreliable);
-    }
-    if message.ack && !port.acks {
-        return Err(SendError::NoAcks);
+    // Most messages ask for nothing.
+    if port.reservations.is_closed() || bytes > max || bytes == 0 || reliable || ack {
+        check_closely(port, bytes, max, reliable, ack)?;
     }
     match &mut to.target {
         Target::Peer(peer) if port.local_id.as_ref() == Some(peer) && !loops_back(port) => Err(SendError::ToOneself),
@@ -39,6 +29,31 @@ pub fn check<P: PeerId>(port: &IngressPort<P>, to: &mut Addressed<P>, message: &
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// What a message asks for, one by one.
+#[cold]
+#[inline(never)]
+fn check_closely<P>(
+    port: &IngressPort<P>,
+    bytes: usize,
+    max: usize,
+    reliable: bool,
+    ack: bool,
+) -> Result<(), SendError> {
+    if port.reservations.is_closed() {
+        Err(SendError::ShuttingDown)
+    } else if bytes > max {
+        Err(SendError::PayloadTooLarge { bytes, max })
+    } else if bytes == 0 && !port.empty {
+        Err(SendError::EmptyPayload)
+    } else if reliable && !port.reliable {
+        Err(SendError::Unreliable)
+    } else if ack && !port.acks {
+        Err(SendError::NoAcks)
+    } else {
+        Ok(())
     }
 }
 
@@ -74,7 +89,7 @@ pub fn submit<P: PeerId>(port: &IngressPort<P>, mut to: Addressed<P>, message: M
     let bytes = message.payload.len() as u64;
     port.reservations.reserve(bytes, port.ingress_bytes_max.load(Ordering::Relaxed) as u64)?;
     let sequence = port.next_sequence();
-    if port.queue.push(Submission { sequence, to, message }).is_err() {
+    if port.queue.push(Submission::new(sequence, to, message, port.origin)).is_err() {
         port.reservations.release(bytes);
         return Err(SendError::IngressFull);
     }

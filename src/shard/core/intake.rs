@@ -93,7 +93,7 @@ impl ShardCore {
     /// What is the same for all recipients of a message that nothing can become of but to wait its turn, room given.
     fn simple(&self, number: u32) -> Option<Simple> {
         let message = self.messages.message(number);
-        let replaces = matches!(message.overflow, Overflow::KeepLatest { .. });
+        let replaces = message.overflow.key().is_some();
         (message.deadline == Timestamp::NEVER).then(|| Simple { leg: self.messages.leg(number), replaces })
     }
 
@@ -124,6 +124,7 @@ impl ShardCore {
         let limits = QueueLimits { legs: self.limits.endpoint_legs_max, bytes: self.limits.endpoint_bytes_max as u64 };
         let leg @ QueuedLeg { bytes, .. } = self.messages.leg(number);
         let &BatchMessage { overflow, deadline, .. } = self.messages.message(number);
+        let overflow = overflow.get();
         let state = self.table.get(slot).map_or(State::Closed, |endpoint| endpoint.state);
         let wants_room = self.table.get(slot).is_some_and(|endpoint| {
             let full = endpoint.queue.len() >= limits.legs || endpoint.bytes + u64::from(bytes) > limits.bytes;

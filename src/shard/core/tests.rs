@@ -97,7 +97,7 @@ fn confirmations_survive_the_wrap_of_sequences() {
             sequence,
             order: sequence,
             deadline: Timestamp::NEVER,
-            overflow: Overflow::DropNewest,
+            overflow: Overflow::DropNewest.into(),
             label: Label::default(),
             receipt: true,
             ack: true,
