@@ -239,11 +239,22 @@ fn many(figures: &mut Figures) {
     figures.leg(row, nanos, peers);
 }
 
-/// Ten thousand peers resolve in one tick, senders included.
+/// Ten thousand peers resolve in one tick, senders included: peers of whom nobody has heard, and peers that have been named.
 fn join_storm(figures: &mut Figures) {
+    join_storm_of(figures, "join-storm", "10,000 peers resolve in one tick", false);
+    join_storm_of(figures, "join-storm-named", "10,000 peers that were named before resolve in one tick", true);
+}
+
+fn join_storm_of(figures: &mut Figures, workload: &'static str, title: &str, named: bool) {
     let mut samples = Vec::new();
     for _ in 0..figures.rounds(20) {
         let mut net = engine(0);
+        if named {
+            for peer in 0..10_000 {
+                net.add_peer(peer).unwrap();
+            }
+            net.step();
+        }
         let directory = net.directory();
         for peer in 0..10_000 {
             directory.insert(peer, vec![addr(peer).into()]).unwrap();
@@ -253,5 +264,5 @@ fn join_storm(figures: &mut Figures) {
         samples.push(began.elapsed());
         assert_eq!(report.endpoints.up, 10_000);
     }
-    figures.frame(row("join-storm", 10_000, 0), "10,000 peers resolve in one tick".into(), median(samples));
+    figures.frame(row(workload, 10_000, 0), title.into(), median(samples));
 }

@@ -6,6 +6,7 @@ use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 
+use crate::endpoint::Endpoints;
 use crate::identity::{InstanceOf, Obituaries, Obituary, PeerId, Slot};
 use crate::message::HeldQueue;
 use crate::time::Timestamp;
@@ -146,6 +147,8 @@ pub struct PeerBundle {
     link: Link,
     parked: Parked,
     memberships: crate::group::Memberships,
+    // Empty, but there: the first endpoint would move the peer to another table.
+    endpoints: Endpoints,
 }
 
 impl PeerBundle {
@@ -158,6 +161,7 @@ impl PeerBundle {
             link: Link { instance, ..Link::default() },
             parked: Parked::default(),
             memberships: crate::group::Memberships::default(),
+            endpoints: Endpoints::default(),
         }
     }
 

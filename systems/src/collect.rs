@@ -11,9 +11,8 @@ use bevy_ecs::system::{SystemParam, SystemState};
 use tickcast_components::identity::{Obituaries, Obituary};
 use tickcast_components::{
     AddressPolicy, Batch, BatchEntry, BatchMessage, CloseUnwritten, ConnectionChange, ConnectionReport, DropReason,
-    EndpointReport, EndpointReportKind, EndpointState, Endpoints, Event, Heard, InstanceOf, LegOutcome, Outcome,
-    PathError, PathReport, PeerId, PeerState, Pending, Recipients, Returned, ShardOp, ShardReport, Slot, Source,
-    StopCause,
+    EndpointReport, EndpointReportKind, EndpointState, Event, Heard, InstanceOf, LegOutcome, Outcome, PathError,
+    PathReport, PeerId, PeerState, Pending, Recipients, Returned, ShardOp, ShardReport, Slot, Source, StopCause,
 };
 
 use crate::arrivals::{arrivals, is_there};
@@ -475,7 +474,7 @@ fn listings<P: PeerId>(
             None if registry.unresolved >= legs.settings.config.unresolved_peers_max => continue,
             None => {
                 // Should none of its addresses be of use, it then counts as idle.
-                let peer = spawn_peer(change.peer, registry, &legs.settings, Endpoints::default(), commands);
+                let peer = spawn_peer(change.peer, registry, &legs.settings, commands);
                 senders.dirty.newcomers.push(peer);
                 // The same id may have been known before, and be listed by another source still.
                 if directory.several {

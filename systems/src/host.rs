@@ -198,7 +198,7 @@ pub fn admit<P: PeerId>(world: &mut World, key: P, addr: SocketAddr) -> Result<E
         peer
     } else {
         // It is resolved in the next tick; should its address turn out to be of no use, it then counts as idle.
-        let peer = new_peer(world, key, (heard, Endpoints::default()))?;
+        let peer = new_peer(world, key, heard)?;
         watch_silence::<P>(world, peer);
         peer
     };

@@ -194,7 +194,7 @@ fn whom<P: PeerId>(
                 return Err((DropReason::TooManyPeers, SendError::TooManyPeers));
             }
             let oneself = settings.port.local_id.as_ref() == Some(&key);
-            let peer = spawn_peer(key, registry, settings, (), commands);
+            let peer = spawn_peer(key, registry, settings, commands);
             if !oneself {
                 let idle_at = now.after(settings.config.idle_age_max);
                 agendas.push_idle(idle_at, peer);
@@ -228,18 +228,17 @@ fn whom<P: PeerId>(
     }
 }
 
-/// Gives a peer its entity, with what else it is born with. It joins the group of all peers when its commands are applied.
+/// Gives a peer its entity. It joins the group of all peers when its commands are applied.
 /// Whoever calls this sees to it that a peer which stays unresolved is on the agenda of the idle.
 pub(crate) fn spawn_peer<P: PeerId>(
     key: P,
     registry: &mut Registry<P>,
     settings: &Settings<P>,
-    more: impl Bundle,
     commands: &mut Commands,
 ) -> Entity {
     let oneself = settings.port.local_id.as_ref() == Some(&key);
     let bundle = if oneself { PeerBundle::oneself(settings.instance) } else { PeerBundle::new(settings.instance) };
-    let peer = commands.spawn((bundle, PeerKey(key.clone()), more)).id();
+    let peer = commands.spawn((bundle, PeerKey(key.clone()))).id();
     registry.peers.insert(key, peer);
     registry.unresolved += usize::from(!oneself);
     peer

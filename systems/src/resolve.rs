@@ -189,12 +189,12 @@ fn apply<P: PeerId>(
     }
     let Ok((before, _)) = states.get(peer).map(|(state, parked)| (*state, parked)) else { return };
     let failover = legs.settings.config.addresses == AddressPolicy::Failover;
-    let listed = usable(listing, legs);
     let old: Vec<Entity> = senders.peers.get(peer).map(|endpoints| endpoints.iter().collect()).unwrap_or_default();
 
     // Who lists what: existing endpoints take note, and what remains of the lists is new.
-    for (source, addrs) in SOURCES.into_iter().zip(listed) {
-        let Some(addrs) = addrs else { continue };
+    for (source, list) in SOURCES.into_iter().zip(&listing.by_source) {
+        let Some(list) = list else { continue };
+        let addrs = usable(peer, list, legs);
         let addrs = addrs.as_slice();
         for &entity in &old {
             if let Ok((mut endpoint, ..)) = senders.endpoints.get_mut(entity) {
@@ -269,31 +269,28 @@ fn apply<P: PeerId>(
     }
 }
 
-/// Each source's list, canonical, without duplicates and without what cannot be dialled.
-fn usable<P: PeerId>(listing: Listing, legs: &mut Legs<P>) -> [Option<Few<SocketAddr>>; 3] {
-    let peer = listing.peer;
-    listing.by_source.map(|list| {
-        let mut addrs = Few::default();
-        for &addr in list?.as_slice() {
-            match check_reachable(&legs.settings.port, addr) {
-                Ok(addr) if addrs.as_slice().contains(&addr) => {}
-                Ok(addr) if addrs.as_slice().len() >= legs.settings.config.addresses_per_peer_max => {
-                    if let Some(peer) = legs.key(peer) {
-                        legs.event(Event::AddressRejected { peer, error: AddressError::TooMany(addr) });
-                    }
-                    // One event says it all; the list may be long.
-                    break;
+/// The addresses of a list that can be used, each once and in canonical form. What cannot be used is reported.
+fn usable<P: PeerId>(peer: Entity, list: &Few<SocketAddr>, legs: &mut Legs<P>) -> Few<SocketAddr> {
+    let mut addrs = Few::default();
+    for &addr in list.as_slice() {
+        match check_reachable(&legs.settings.port, addr) {
+            Ok(addr) if addrs.as_slice().contains(&addr) => {}
+            Ok(addr) if addrs.as_slice().len() >= legs.settings.config.addresses_per_peer_max => {
+                if let Some(peer) = legs.key(peer) {
+                    legs.event(Event::AddressRejected { peer, error: AddressError::TooMany(addr) });
                 }
-                Ok(addr) => addrs.push(addr),
-                Err(error) => {
-                    if let Some(peer) = legs.key(peer) {
-                        legs.event(Event::AddressRejected { peer, error });
-                    }
+                // One event says it all; the list may be long.
+                break;
+            }
+            Ok(addr) => addrs.push(addr),
+            Err(error) => {
+                if let Some(peer) = legs.key(peer) {
+                    legs.event(Event::AddressRejected { peer, error });
                 }
             }
         }
-        Some(addrs)
-    })
+    }
+    addrs
 }
 
 /// A list has become empty: senders stop, legs wait, and the peer is unresolved.
@@ -424,7 +421,9 @@ impl NewEndpoint {
             since: legs.now.at,
         };
         let mut waiting = Waiting::default();
-        merge(self.legs, &mut waiting.queue, legs, Whose { peer: Some(peer), addr: Some(self.addr) });
+        if !self.legs.is_empty() {
+            merge(self.legs, &mut waiting.queue, legs, Whose { peer: Some(peer), addr: Some(self.addr) });
+        }
         legs.books.endpoint(None, Some(EndpointState::New));
         // A bare address is nobody: who arrives from it may be a peer that is known there too.
         if legs.keys.contains(peer) {
