@@ -2,6 +2,7 @@
 
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
+use bevy_ecs::relationship::{Relationship, RelationshipHookMode};
 use bevy_ecs::world::DeferredWorld;
 
 use crate::compact::CompactAddr;
@@ -13,8 +14,38 @@ use crate::time::Timestamp;
 
 /// The peer, or bare address, that an endpoint belongs to.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
-#[relationship(relationship_target = Endpoints)]
+#[component(immutable, on_insert = Self::attach, on_discard = <Self as Relationship>::on_discard)]
 pub struct EndpointOf(pub Entity);
+
+impl EndpointOf {
+    /// Puts an endpoint on its peer's list. The usual hook of a relationship leaves that to a command, in case the list is not
+    /// there yet: a third of what it costs to spawn an endpoint, and a peer is born with its list.
+    fn attach(mut world: DeferredWorld<'_>, context: HookContext) {
+        let peer = world.get::<Self>(context.entity).map(|of| of.0).filter(|&peer| peer != context.entity);
+        match peer.and_then(|peer| world.get_mut::<Endpoints>(peer)) {
+            Some(mut endpoints) if matches!(context.relationship_hook_mode, RelationshipHookMode::Run) => {
+                endpoints.0.push(context.entity);
+            }
+            _ => <Self as Relationship>::on_insert(world, context),
+        }
+    }
+}
+
+impl Relationship for EndpointOf {
+    type RelationshipTarget = Endpoints;
+
+    fn get(&self) -> Entity {
+        self.0
+    }
+
+    fn from(peer: Entity) -> Self {
+        Self(peer)
+    }
+
+    fn set_risky(&mut self, peer: Entity) {
+        self.0 = peer;
+    }
+}
 
 /// The endpoints of a peer, in the order in which their addresses were listed.
 #[derive(Component, Debug, Default)]

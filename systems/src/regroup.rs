@@ -22,15 +22,6 @@ pub(crate) fn regroup<P: PeerId>(
     mut groups: Query<&mut Members>,
     mut memberships: Query<&mut Memberships>,
 ) -> u64 {
-    let all = senders.registry.all;
-    let mut newcomers = std::mem::take(&mut senders.dirty.newcomers);
-    for peer in newcomers.drain(..) {
-        let Ok((_, link, _)) = peers.get(peer) else { continue };
-        groups::add(all, peer, *link, &mut groups, &mut memberships);
-    }
-    newcomers.shrink_to(LIST_KEPT_MAX);
-    senders.dirty.newcomers = newcomers;
-
     let mut changed = std::mem::take(&mut senders.dirty.links);
     let count = changed.len() as u64;
     for peer in changed.drain(..) {
@@ -52,6 +43,16 @@ pub(crate) fn regroup<P: PeerId>(
     }
     changed.shrink_to(LIST_KEPT_MAX);
     senders.dirty.links = changed;
+
+    // Last, so that whoever is new enters the group of all with the route that it has by now.
+    let all = senders.registry.all;
+    let mut newcomers = std::mem::take(&mut senders.dirty.newcomers);
+    for peer in newcomers.drain(..) {
+        let Ok((_, link, _)) = peers.get(peer) else { continue };
+        groups::add(all, peer, *link, &mut groups, &mut memberships);
+    }
+    newcomers.shrink_to(LIST_KEPT_MAX);
+    senders.dirty.newcomers = newcomers;
     count
 }
 
