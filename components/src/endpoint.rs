@@ -243,3 +243,46 @@ impl Waiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(world: &World, peer: Entity) -> Vec<Entity> {
+        world.get::<Endpoints>(peer).map(|endpoints| endpoints.iter().collect()).unwrap_or_default()
+    }
+
+    /// Goal: a peer's list has its endpoints in their order, whether it was there before them or not, and follows them and the
+    /// peer when they go, or when one comes to belong to another peer.
+    #[test]
+    fn a_list_has_what_belongs_to_its_peer() {
+        for has_list in [true, false] {
+            let mut world = World::new();
+            let [peer, other] = [(); 2].map(|()| world.spawn_empty().id());
+            if has_list {
+                world.insert_batch([peer, other].map(|peer| (peer, Endpoints::default())));
+            }
+            let endpoints = [(); 3].map(|()| world.spawn(EndpointOf(peer)).id());
+            assert_eq!(listed(&world, peer), endpoints);
+            world.despawn(endpoints[0]);
+            world.entity_mut(endpoints[1]).insert(EndpointOf(other));
+            assert_eq!(listed(&world, peer), [endpoints[2]]);
+            assert_eq!(listed(&world, other), [endpoints[1]]);
+            world.despawn(peer);
+            assert!(world.get_entity(endpoints[2]).is_err() && world.get_entity(endpoints[1]).is_ok());
+        }
+    }
+
+    /// Goal: what belongs to itself, or to nobody any more, is on no list.
+    #[test]
+    fn what_cannot_belong_is_on_no_list() {
+        let mut world = World::new();
+        let gone = world.spawn(Endpoints::default()).id();
+        world.despawn(gone);
+        let itself = world.spawn(Endpoints::default()).id();
+        world.entity_mut(itself).insert(EndpointOf(itself));
+        let orphan = world.spawn(EndpointOf(gone)).id();
+        assert!(listed(&world, itself).is_empty());
+        assert!([itself, orphan].iter().all(|&entity| world.get::<EndpointOf>(entity).is_none()));
+    }
+}
