@@ -350,7 +350,6 @@ impl<P: PeerId> Builder<P> {
             world,
             Parts {
                 config: self.config,
-                origin,
                 seed,
                 connected: capabilities.connected,
                 accepts: capabilities.accepts,

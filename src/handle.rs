@@ -57,6 +57,7 @@ impl<P: PeerId> fmt::Debug for SendHandle<P> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
     use std::time::Duration;
 
     use tickcast_components::{Event, NetworkConfig, Submission, Target};
@@ -88,5 +89,38 @@ mod tests {
         assert!(net.is_stopped());
         let refused = net.events().any(|event| matches!(event, Event::Refused { id, .. } if id.sequence == sequence));
         assert!(refused, "what comes too late is refused, and not lost");
+    }
+
+    /// Goal: a number is drawn once, whoever draws it: the frame by itself, and beside a handle that has appeared since.
+    #[test]
+    fn a_number_is_drawn_once() {
+        const ROUNDS: usize = 100;
+        const A_ROUND: usize = 1_000;
+        let transport = MemoryNetwork::new(1).transport("10.0.0.1:1".parse().unwrap());
+        let mut net = Tickcast::<u64>::builder().build(transport).unwrap();
+        let mut ours: Vec<u64> =
+            (0..3).map(|_| net.send(Target::Peer(7), Message::new("1")).unwrap().sequence).collect();
+        let (handle, both) = (net.handle(), Arc::new(Barrier::new(2)));
+        let beside = Arc::clone(&both);
+        let thread = std::thread::spawn(move || {
+            let mut theirs = Vec::new();
+            for _ in 0..ROUNDS {
+                beside.wait();
+                theirs.extend((0..A_ROUND).map(|_| handle.send(Target::Peer(7), Message::new("1")).unwrap().sequence));
+                beside.wait();
+            }
+            theirs
+        });
+        for _ in 0..ROUNDS {
+            both.wait();
+            ours.extend((0..A_ROUND).map(|_| net.send(Target::Peer(7), Message::new("1")).unwrap().sequence));
+            both.wait();
+            net.step();
+        }
+        let theirs = thread.join().unwrap();
+        assert!(ours.is_sorted() && theirs.is_sorted(), "each in its order");
+        ours.extend(theirs);
+        ours.sort_unstable();
+        assert!(ours.into_iter().eq(1..=(3 + 2 * ROUNDS * A_ROUND) as u64), "each number once");
     }
 }

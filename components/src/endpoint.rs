@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// The peer, or bare address, that an endpoint belongs to.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
 #[component(immutable, on_insert = Self::attach, on_discard = <Self as Relationship>::on_discard)]
-pub struct EndpointOf(pub Entity);
+pub struct EndpointOf(#[entities] pub Entity);
 
 impl EndpointOf {
     /// Puts an endpoint on its peer's list. The usual hook of a relationship leaves that to a command, in case the list is not
@@ -268,9 +268,23 @@ mod tests {
             world.entity_mut(endpoints[1]).insert(EndpointOf(other));
             assert_eq!(listed(&world, peer), [endpoints[2]]);
             assert_eq!(listed(&world, other), [endpoints[1]]);
+            // Once more to the same peer, whose only one it is.
+            world.entity_mut(endpoints[2]).insert(EndpointOf(peer));
+            assert_eq!(listed(&world, peer), [endpoints[2]]);
             world.despawn(peer);
             assert!(world.get_entity(endpoints[2]).is_err() && world.get_entity(endpoints[1]).is_ok());
         }
+    }
+
+    /// Goal: whoever gives entities other names, as a scene does, gives them to both sides.
+    #[test]
+    fn both_sides_follow_when_entities_get_other_names() {
+        let [one, two] = [1, 2].map(|number| Entity::from_raw_u32(number).expect("a small number"));
+        let mut names = bevy_ecs::entity::EntityHashMap::from_iter([(one, two)]);
+        let (mut of, mut endpoints) = (EndpointOf(one), Endpoints(Few::from_iter([one])));
+        EndpointOf::map_entities(&mut of, &mut names);
+        Endpoints::map_entities(&mut endpoints, &mut names);
+        assert_eq!((of.0, endpoints.0.as_slice()), (two, &[two][..]));
     }
 
     /// Goal: what belongs to itself, or to nobody any more, is on no list.

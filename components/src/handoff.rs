@@ -591,7 +591,7 @@ pub struct IngressPort<P> {
 }
 
 impl<P> IngressPort<P> {
-    /// The next public sequence number, for a handle or the frame.
+    /// The next public sequence number, for a handle or the frame. Whoever draws it is one of them: nobody else has the port.
     #[must_use]
     #[inline]
     pub fn next_sequence(&self) -> u64 {

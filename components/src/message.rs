@@ -194,7 +194,7 @@ impl<P> From<Target<P>> for Addressed<P> {
 #[repr(align(8))]
 pub struct WordAligned<T>(pub T);
 
-/// Who gets a submitted message: an [`Addressed`] in fewer bytes, since hardly any has exclusions.
+/// Who gets a submitted message: an [`Addressed`] in fewer bytes.
 #[derive(Debug)]
 pub enum Destination<P> {
     /// One peer.
@@ -203,11 +203,15 @@ pub enum Destination<P> {
     Addr(WordAligned<CompactAddr>),
     /// The members of a group.
     Group(GroupId),
+    /// The members of a group, but some.
+    GroupExcept(GroupId, Arc<[Entity]>),
     /// Every peer.
     All,
+    /// Every peer, but some.
+    AllExcept(Arc<[Entity]>),
     /// These peers.
     Many(Arc<[Entity]>),
-    /// Whoever a target names, but some.
+    /// Whomever a target names that is no group, but some: hardly ever.
     Except(Box<Addressed<P>>),
 }
 
@@ -229,9 +233,14 @@ impl<P> From<Addressed<P>> for Destination<P> {
 }
 
 /// Apart from the others, so that they stay in line.
-#[cold]
-fn with_exclusions<P>(addressed: Addressed<P>) -> Destination<P> {
-    Destination::Except(Box::new(addressed))
+#[inline(never)]
+fn with_exclusions<P>(Addressed { target, except }: Addressed<P>) -> Destination<P> {
+    match (target, except.filter(|except| !except.is_empty())) {
+        (target, None) => Addressed { target, except: None }.into(),
+        (Target::All, Some(except)) => Destination::AllExcept(except),
+        (Target::Group(group), Some(except)) => Destination::GroupExcept(group, except),
+        (target, except) => Destination::Except(Box::new(Addressed { target, except })),
+    }
 }
 
 impl<P> From<Destination<P>> for Addressed<P> {
@@ -240,7 +249,9 @@ impl<P> From<Destination<P>> for Addressed<P> {
             Destination::Peer(peer) => Target::Peer(peer).into(),
             Destination::Addr(WordAligned(addr)) => Target::Addr(addr.get()).into(),
             Destination::Group(group) => Target::Group(group).into(),
+            Destination::GroupExcept(group, except) => Target::Group(group).except(except),
             Destination::All => Target::All.into(),
+            Destination::AllExcept(except) => Target::All.except(except),
             Destination::Many(peers) => Target::Many(peers).into(),
             Destination::Except(addressed) => *addressed,
         }
@@ -549,5 +560,32 @@ impl HeldQueue {
     /// Takes everything out.
     pub fn take(&mut self) -> Vec<HeldLeg> {
         self.0.take().map(|held| held.legs.into()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: whom a message is for survives its way into the tick, with whom it is not for; an empty list of those is none.
+    #[test]
+    fn a_destination_is_whom_it_was_made_from() {
+        let entity = |number| Entity::from_raw_u32(number).expect("a small number");
+        let targets = [
+            Target::Peer("seven".to_owned()),
+            Target::Addr("10.0.0.1:7".parse().unwrap()),
+            Target::Addr("[fe80::1%3]:7".parse().unwrap()),
+            Target::Group(GroupId(entity(1))),
+            Target::All,
+            Target::Many([entity(2), entity(3)].into()),
+        ];
+        let exclusions = [None, Some(vec![]), Some(vec![entity(3)]), Some(vec![entity(2), entity(9)])];
+        for (target, except) in targets.iter().flat_map(|target| exclusions.iter().map(move |except| (target, except)))
+        {
+            let addressed = Addressed { target: target.clone(), except: except.clone().map(Into::into) };
+            let after = Addressed::from(Destination::from(addressed));
+            assert_eq!(after.target, *target);
+            assert_eq!(after.except.as_deref(), except.as_deref().filter(|except| !except.is_empty()));
+        }
     }
 }

@@ -468,7 +468,7 @@ fn listings<P: PeerId>(
         count += 1;
         let registry: &mut Registry<P> = &mut senders.registry;
         let peer = match registry.peers.get(&change.peer) {
-            Some(&peer) => peer,
+            Some(peer) => peer,
             None if change.addrs.is_empty() => continue,
             // It is looked up when somebody sends to it.
             None if registry.unresolved >= legs.settings.config.unresolved_peers_max => continue,

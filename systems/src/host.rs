@@ -127,7 +127,7 @@ pub enum PeerError {
 
 /// The entity of a peer, if it is known.
 pub fn peer<P: PeerId>(world: &World, key: &P) -> Option<Entity> {
-    world.resource::<Registry<P>>().peers.get(key).copied().filter(|&peer| world.get_entity(peer).is_ok())
+    world.resource::<Registry<P>>().peers.get(key).filter(|&peer| world.get_entity(peer).is_ok())
 }
 
 /// The entity of a peer, made if it is not known. It joins the group of all peers at once.

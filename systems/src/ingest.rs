@@ -18,14 +18,12 @@ use tickcast_components::{
 
 use crate::groups::{detach, reindex};
 use crate::legs::{Legs, Whose};
-use crate::resources::{Agendas, Books, Dirty, Ingress, Map, Messages, Phase, Registry, Settings, Shards, Shutdown};
-use crate::rows::{Rows, RowsMut};
+use crate::names::Place;
+use crate::resources::{Agendas, Books, Dirty, Ingress, Messages, Phase, Registry, Settings, Shards, Shutdown};
+use crate::rows::RowsMut;
 
 /// Names looked up before the first of them is used.
 const LOOKUPS_AHEAD: usize = 64;
-
-/// Of as many names, those that are followed to their rows though they are not beside the last one's.
-const STRAYS_FOLLOWED: usize = 4;
 
 pub(crate) fn ingest<P: PeerId>(
     mut legs: Legs<P>,
@@ -38,7 +36,6 @@ pub(crate) fn ingest<P: PeerId>(
     mut obituaries: ResMut<Obituaries>,
     shutdown: Res<Shutdown<P>>,
     shards: Res<Shards<P>>,
-    keys: Query<(Entity, &PeerKey<P>)>,
     entities: &Entities,
     mut commands: Commands,
 ) -> u64 {
@@ -56,10 +53,10 @@ pub(crate) fn ingest<P: PeerId>(
         let lanes = (0..shards.list.len()).map(|_| Lane::default()).collect();
         let instance = InstanceOf(legs.settings.instance);
         registry.all = commands.spawn((instance, Members { lanes, ..Members::default() })).id();
-        dirty.newcomers.extend(registry.peers.values());
+        dirty.newcomers.extend(registry.peers.peers());
     }
     for (key, entity) in departed.0.drain(..) {
-        if registry.peers.get(&key) == Some(&entity) {
+        if registry.peers.get(&key) == Some(entity) {
             registry.peers.remove(&key);
         }
     }
@@ -90,14 +87,13 @@ pub(crate) fn ingest<P: PeerId>(
     // A whole stretch of names is looked up before any of it is used: the misses of a large table then overlap, where one
     // look-up at a time would wait for each (31 instead of 80 ns per message at 10,000 peers; `benches/tick.rs`, unicast).
     let mut known = [None; LOOKUPS_AHEAD];
-    let mut names = Names { rows: Rows::new(entities, keys.contiguous_iter().into_iter().flatten()), strays: 0 };
+    let mut place = Place::default();
     let mut rest = lane.drain(..);
     while !rest.as_slice().is_empty() {
         let stretch = rest.as_slice().len().min(LOOKUPS_AHEAD);
-        names.strays = 0;
         for (known, submission) in known.iter_mut().zip(rest.as_slice()) {
             *known = match &submission.to {
-                Destination::Peer(key) => names.find(key, &registry.peers),
+                Destination::Peer(key) => registry.peers.find(key, &mut place),
                 _ => None,
             };
         }
@@ -149,31 +145,6 @@ pub(crate) fn pull<P: PeerId>(ingress: &mut Ingress<P>, port: &IngressPort<P>) {
     }
 }
 
-/// Peers by their names. A host that sends to many goes through them in some order, mostly that in which they came: then the
-/// peer in the row beside the last one is the one that is named, which is seen in memory that lies in a row, and its place in
-/// a map of names that is larger than the caches is not.
-struct Names<'w, P: PeerId> {
-    rows: Rows<'w, PeerKey<P>>,
-    /// Names of this stretch that were not where the last one had led to expect them.
-    strays: usize,
-}
-
-impl<P: PeerId> Names<'_, P> {
-    #[inline]
-    fn find(&mut self, name: &P, peers: &Map<P, Entity>) -> Option<Entity> {
-        if let Some(peer) = self.rows.next_if(|other| other.0 == *name) {
-            return Some(peer);
-        }
-        let peer = *peers.get(name)?;
-        // Whoever goes through peers in no order is not followed: where each one is costs a look, too.
-        self.strays += 1;
-        if self.strays <= STRAYS_FOLLOWED {
-            self.rows.get(peer);
-        }
-        Some(peer)
-    }
-}
-
 /// Whom a target means, by entity. A peer that nobody has heard of gets one.
 fn whom<P: PeerId>(
     target: Target<P>,
@@ -187,7 +158,7 @@ fn whom<P: PeerId>(
 ) -> Result<Recipients, (DropReason, SendError)> {
     match target {
         Target::Peer(key) => {
-            if let Some(&peer) = registry.peers.get(&key) {
+            if let Some(peer) = registry.peers.get(&key) {
                 return Ok(Recipients::One(peer));
             }
             if registry.unresolved >= settings.config.unresolved_peers_max {

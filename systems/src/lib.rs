@@ -24,6 +24,7 @@ pub mod host;
 mod ingest;
 pub mod legs;
 mod log;
+mod names;
 mod outages;
 pub mod overflow;
 pub mod owners;

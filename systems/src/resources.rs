@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bevy_ecs::prelude::*;
 use bevy_ecs::storage::TableId;
@@ -23,6 +22,7 @@ use tickcast_components::{
 
 pub use crate::agenda::{Agenda, Agendas};
 pub use crate::connects::{CONNECT_SECOND, Connects};
+pub use crate::names::Names;
 pub use crate::outages::Outages;
 pub use crate::owners::Owners;
 pub use crate::shards::{Shard, Shards, SlotEntry};
@@ -42,14 +42,13 @@ pub struct Settings<P: PeerId> {
     pub config: NetworkConfig,
     /// Which engine of the World this is.
     pub instance: u8,
-    /// The zero of [`Timestamp`].
-    pub origin: Instant,
     /// Whether an endpoint is up only once its transport says so.
     pub connected: bool,
     /// Whether the transport accepts connections.
     pub accepts: bool,
-    /// What the host's handles are checked against.
-    pub port: Arc<IngressPort<P>>,
+    /// What the host's handles are checked against. Nobody outside submits through it: only a handle may, which says so to the
+    /// frame before it exists ([`IngressPort::next_sequence`]).
+    pub(crate) port: Arc<IngressPort<P>>,
 }
 
 /// The tick: its number and its only clock.
@@ -79,7 +78,7 @@ pub struct Ingress<P: PeerId> {
 #[derive(Resource, Debug)]
 pub struct Registry<P: PeerId> {
     /// Peers by id.
-    pub peers: Map<P, Entity>,
+    pub peers: Names<P>,
     /// Bare addresses, and when each was last a target.
     pub bare: Map<SocketAddr, (Entity, Timestamp)>,
     /// Whose an address is, for arrivals.
@@ -338,8 +337,6 @@ pub struct Latest<P: PeerId> {
 pub struct Parts<P: PeerId> {
     /// The limits to begin with; validated.
     pub config: NetworkConfig,
-    /// The zero of time.
-    pub origin: Instant,
     /// Of hashes and backoff jitter.
     pub seed: u64,
     /// Whether an endpoint is up only once its transport says so.
@@ -378,7 +375,6 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
     world.insert_resource(Settings {
         config: parts.config,
         instance,
-        origin: parts.origin,
         connected: parts.connected,
         accepts: parts.accepts,
         port: parts.ingress,
@@ -386,7 +382,7 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
     world.insert_resource(Now::<P> { tick: 0, at: Timestamp(0), marker });
     world.insert_resource(Ingress::<P> { lane: Vec::new(), bytes: 0, mark: 0, cancelled: Vec::new() });
     world.insert_resource(Registry::<P> {
-        peers: Map::with_hasher(hash()),
+        peers: Names::new(hash()),
         bare: Map::with_hasher(hash()),
         owners: Owners::new(hash()),
         all,

@@ -24,17 +24,11 @@ impl<'w> Table<'w> {
         Self { entities, id, rows, last: 0, stride: 1 }
     }
 
-    /// The row beside the last one.
-    #[inline]
-    fn next(&self) -> usize {
-        self.last.wrapping_add(self.stride)
-    }
-
     /// The row of an entity of this table. Entities mostly come in the order of their rows, as messages do that are taken from
     /// the pool one after another, or against it: then the row beside the last one says itself whose it is.
     #[inline]
     fn row(&mut self, entity: Entity) -> Option<usize> {
-        let next = self.next();
+        let next = self.last.wrapping_add(self.stride);
         self.last = if self.rows.get(next) == Some(&entity) { next } else { self.find(entity)? };
         Some(self.last)
     }
@@ -65,15 +59,6 @@ impl<'w, T: Component> Rows<'w, T> {
     #[inline]
     pub(crate) fn get(&mut self, entity: Entity) -> Option<&'w T> {
         self.items.get(self.table.row(entity)?)
-    }
-
-    /// The entity in the row beside the last one, if its component is the one that is looked for.
-    #[inline]
-    pub(crate) fn next_if(&mut self, is_it: impl FnOnce(&T) -> bool) -> Option<Entity> {
-        let next = self.table.next();
-        let entity = self.items.get(next).filter(|item| is_it(item)).and(self.table.rows.get(next))?;
-        self.table.last = next;
-        Some(*entity)
     }
 }
 
@@ -157,26 +142,6 @@ mod tests {
                 let there = world.get_entity(entity).ok().filter(|entity| !entity.contains::<Apart>());
                 assert_eq!(rows.get(entity), there.and_then(|entity| entity.get::<Number>()), "{entity}");
             }
-        }
-    }
-
-    /// Goal: the row beside the last one answers only to what is there, in the direction of the pass, and a pass ends with the
-    /// table.
-    #[test]
-    fn the_next_row_says_itself_whose_it_is() {
-        let (mut world, _) = world();
-        let mut query = world.query::<(Entity, &Number)>();
-        let mut rows = Rows::new(world.entities(), query.contiguous_iter(&world).into_iter().flatten());
-        let there: Vec<(Entity, Number)> = rows.table.rows.iter().copied().zip(rows.items.iter().copied()).collect();
-        for order in [there.clone(), there.iter().rev().copied().collect()] {
-            rows.get(order[0].0);
-            // The second tells which way it goes.
-            rows.get(order[1].0);
-            for &(entity, number) in &order[2..] {
-                assert_eq!(rows.next_if(|&other| other == Number(number.0 + 1)), None);
-                assert_eq!(rows.next_if(|&other| other == number), Some(entity));
-            }
-            assert_eq!(rows.next_if(|_| true), None);
         }
     }
 

@@ -1,0 +1,160 @@
+//! Peers by their names: a map that keeps its entries in a row, mostly in the order in which they came.
+//!
+//! A host that sends to many goes through its peers in some order, and mostly in that one. Then whoever is named is the entry
+//! behind the last one, or that one again, which is seen in memory that lies in a row; a look-up in a map that is larger than the
+//! caches waits for memory twice. In any other order it costs two comparisons more.
+
+use std::hash::BuildHasher;
+
+use bevy_ecs::prelude::*;
+use foldhash::quality::SeedableRandomState;
+use hashbrown::HashTable;
+use tickcast_components::PeerId;
+
+/// Which entity a name stands for. Every name stands for one.
+#[derive(Debug)]
+pub struct Names<P> {
+    entries: Vec<(P, Entity)>,
+    /// Where each name's entry is.
+    table: HashTable<u32>,
+    hash: SeedableRandomState,
+}
+
+/// Where the last name that was looked up was found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place(usize);
+
+impl Default for Place {
+    /// Before the first.
+    fn default() -> Self {
+        Self(usize::MAX)
+    }
+}
+
+impl<P: PeerId> Names<P> {
+    pub(crate) fn new(hash: SeedableRandomState) -> Self {
+        Self { entries: Vec::new(), table: HashTable::new(), hash }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All entities.
+    pub fn peers(&self) -> impl Iterator<Item = Entity> + '_ {
+        self.entries.iter().map(|&(_, peer)| peer)
+    }
+
+    /// The entity that a name stands for.
+    #[must_use]
+    pub fn get(&self, name: &P) -> Option<Entity> {
+        self.index(name).map(|index| self.entries[index].1)
+    }
+
+    /// The same for one of many names, of which the last one was found at this place.
+    #[inline]
+    pub(crate) fn find(&self, name: &P, place: &mut Place) -> Option<Entity> {
+        let is_at = |index: &usize| self.entries.get(*index).is_some_and(|(other, _)| other == name);
+        let near = [place.0.wrapping_add(1), place.0].into_iter().find(is_at);
+        *place = Place(near.or_else(|| self.index(name))?);
+        Some(self.entries[place.0].1)
+    }
+
+    /// Has a name stand for an entity, whatever it stood for before.
+    pub(crate) fn insert(&mut self, name: P, peer: Entity) {
+        if let Some(index) = self.index(&name) {
+            self.entries[index].1 = peer;
+            return;
+        }
+        let Self { entries, table, hash } = self;
+        table.insert_unique(hash.hash_one(&name), entries.len() as u32, |&index| {
+            hash.hash_one(&entries[index as usize].0)
+        });
+        entries.push((name, peer));
+    }
+
+    /// Forgets a name. The last one takes its place.
+    pub(crate) fn remove(&mut self, name: &P) {
+        let Some(index) = self.index(name) else { return };
+        self.point(name, index, None);
+        self.entries.swap_remove(index);
+        if let Some((moved, _)) = self.entries.get(index) {
+            let moved = moved.clone();
+            self.point(&moved, self.entries.len(), Some(index));
+        }
+    }
+
+    fn index(&self, name: &P) -> Option<usize> {
+        let is_it = |&index: &u32| self.entries[index as usize].0 == *name;
+        self.table.find(self.hash.hash_one(name), is_it).map(|&index| index as usize)
+    }
+
+    /// Says of a name that its entry is elsewhere than it was, or nowhere.
+    fn point(&mut self, name: &P, from: usize, to: Option<usize>) {
+        let Ok(mut found) = self.table.find_entry(self.hash.hash_one(name), |&index| index as usize == from) else {
+            unreachable!("every entry is in the table");
+        };
+        match to {
+            Some(to) => *found.get_mut() = to as u32,
+            None => drop(found.remove()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    static SHARED: foldhash::SharedSeed = foldhash::SharedSeed::from_u64(1);
+
+    /// Goal: names stand for what a plain map says, through any history, whichever way and in whichever order they are
+    /// looked up.
+    #[test]
+    fn names_stand_for_what_a_map_says() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut names = Names::new(SeedableRandomState::with_seed(1, &SHARED));
+        let mut map = BTreeMap::new();
+        let mut place = Place::default();
+        for round in 0..20_000u32 {
+            let name = format!("{}", random.u32(..200));
+            let peer = Entity::from_raw_u32(round).expect("a small number");
+            match random.u32(..8) {
+                0..3 => {
+                    names.insert(name.clone(), peer);
+                    map.insert(name, peer);
+                }
+                3 => {
+                    names.remove(&name);
+                    map.remove(&name);
+                }
+                _ => {
+                    // Some names in a row, each as often as once to thrice.
+                    let begin = random.usize(..200);
+                    for (name, _) in names.entries.iter().skip(begin).take(10) {
+                        for _ in 0..=random.u32(..3) {
+                            assert_eq!(names.find(name, &mut place), map.get(name).copied());
+                        }
+                    }
+                    assert_eq!(names.find(&name, &mut place), map.get(&name).copied());
+                    assert_eq!(names.get(&name), map.get(&name).copied());
+                }
+            }
+            assert_eq!(names.len(), map.len());
+        }
+        let mut peers: Vec<Entity> = names.peers().collect();
+        peers.sort_unstable();
+        let mut expected: Vec<Entity> = map.into_values().collect();
+        expected.sort_unstable();
+        assert_eq!(peers, expected);
+    }
+}
