@@ -162,6 +162,8 @@ impl Plot {
         let mut chart = ChartBuilder::on(&root)
             .caption(self.title, ("sans-serif", 18))
             .margin(12)
+            // Half of the last number stands beyond the axis.
+            .margin_right(32)
             .x_label_area_size(44)
             .y_label_area_size(64)
             .build_cartesian_2d(x.log_scale(), y.log_scale())?;
@@ -176,7 +178,7 @@ impl Plot {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(SeriesLabelPosition::LowerLeft)
             .background_style(WHITE.mix(0.85))
             .border_style(BLACK.mix(0.3))
             .label_font(("sans-serif", 13))
@@ -201,6 +203,8 @@ where
         .x_desc(x)
         .y_desc(y)
         .light_line_style(BLACK.mix(0.05))
+        .x_label_formatter(&|peers| peers.to_string())
+        .y_label_formatter(&|nanos| nanos.to_string())
         .label_style(("sans-serif", 13))
         .draw()?;
     Ok(())
