@@ -237,10 +237,9 @@ impl<P: PeerId> Engine<P> {
     ///
     /// The [`SendError`]; nothing has been taken. A group that does not exist is noticed by the next tick, which reports
     /// [`Event::Refused`].
-    ///
-    /// In line with the caller, as what it calls: a message that is built for it then mostly goes from registers to the lane,
-    /// where a call would read back at once what was just written, and wait for it (with the number that is drawn without
-    /// excluding others, 15 % of a unicast message; `benches/tick.rs`).
+    // In line with the caller, as what it calls: a message that is built for it then mostly goes from registers to the lane,
+    // where a call would read back at once what was just written, and wait for it (with the number that is drawn without
+    // excluding others, 15 % of a unicast message; `benches/tick.rs`).
     #[expect(clippy::inline_always, reason = "as said above")]
     #[inline(always)]
     pub fn send(&mut self, to: impl Into<Addressed<P>>, message: Message) -> Result<MessageId, SendError> {
