@@ -15,6 +15,11 @@ mod record;
 
 use std::time::{Duration, Instant};
 
+use tickcast::bevy_ecs::prelude::*;
+use tickcast::components::peer::PeerBundle;
+use tickcast::components::{
+    Endpoint, EndpointOf, EndpointState, Endpoints, InstanceOf, Outage, PeerKey, Source, Sources, Timestamp, Waiting,
+};
 use tickcast::transport::memory::MemoryNetwork;
 use tickcast::{Bytes, Message, NetworkConfig, Target, Tickcast};
 
@@ -241,8 +246,43 @@ fn many(figures: &mut Figures) {
 
 /// Ten thousand peers resolve in one tick, senders included: peers of whom nobody has heard, and peers that have been named.
 fn join_storm(figures: &mut Figures) {
+    entities_alone(figures);
     join_storm_of(figures, "join-storm", "10,000 peers resolve in one tick", false);
     join_storm_of(figures, "join-storm-named", "10,000 peers that were named before resolve in one tick", true);
+}
+
+/// What the entities of as many peers take by themselves, in a bare World and in two batches: nothing has a name, an address that
+/// is known to anybody, a sender, a route or a group, and nobody hears of it.
+fn entities_alone(figures: &mut Figures) {
+    let mut samples = Vec::new();
+    for _ in 0..figures.rounds(20) {
+        let mut world = World::new();
+        let began = Instant::now();
+        let peers: Vec<_> = world.spawn_batch((0..10_000u64).map(|peer| (PeerBundle::new(0), PeerKey(peer)))).collect();
+        let endpoint = |(number, &peer): (u64, &Entity)| {
+            let endpoint = Endpoint {
+                addr: addr(number).into(),
+                state: EndpointState::New,
+                sources: Sources::only(Source::Edit),
+                slot: 0,
+                shard: 0,
+                attempt: 0,
+                in_use: false,
+                queued: false,
+                outage: Outage::None,
+                credit_asked: false,
+                predecessors: 0,
+                generation: 0,
+                since: Timestamp(0),
+            };
+            (InstanceOf(0), EndpointOf(peer), endpoint, Waiting::default())
+        };
+        drop(world.spawn_batch((0..).zip(&peers).map(endpoint)));
+        samples.push(began.elapsed());
+        assert!(peers.iter().all(|&peer| world.get::<Endpoints>(peer).is_some_and(|own| own.iter().count() == 1)));
+    }
+    let row = row("join-storm-entities", 10_000, 0);
+    figures.frame(row, "10,000 peers and endpoints, as bare entities".into(), median(samples));
 }
 
 fn join_storm_of(figures: &mut Figures, workload: &'static str, title: &str, named: bool) {

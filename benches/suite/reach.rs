@@ -88,12 +88,19 @@ const fn floor(title: &'static str, other: &'static str) -> Asked {
     Asked { title, unit: "x", reach: None, key: spent("1", "bare"), by: Some(spent("1", other)) }
 }
 
-const ASKED: [Asked; 35] = [
+const ASKED: [Asked; 36] = [
     asked("idle tick, 100,000 peers", 1.5, "µs", Key::new("tick", "idle", "frame_us").of(100_000)),
     asked("frame, 1 message to a group of 10,000", 25.0, "µs", Key::new("tick", "group", "frame_us").of(10_000)),
     asked("frame, unicast, per message", 40.0, "ns", Key::new("tick", "unicast", "leg_ns").of(10_000)),
     asked("frame, ad hoc list of 10,000, per leg", 8.0, "ns", Key::new("tick", "list", "leg_ns")),
     asked("frame, 10,000 peers resolve in one tick", 2_000.0, "µs", Key::new("tick", "join-storm", "frame_us")),
+    Asked {
+        title: "  their entities by themselves",
+        unit: "µs",
+        reach: None,
+        key: Key::new("tick", "join-storm-entities", "frame_us"),
+        by: None,
+    },
     frame("frame by renet's, 1 to all of 1,000", 0.005, "1", "renet"),
     frame("frame by renet's, 8 to all of 1,000", 0.005, "8", "renet"),
     frame("frame by ENet's, 1 to all of 1,000", 0.02, "1", "enet"),
