@@ -17,9 +17,7 @@ use std::time::{Duration, Instant};
 
 use tickcast::bevy_ecs::prelude::*;
 use tickcast::components::peer::PeerBundle;
-use tickcast::components::{
-    Endpoint, EndpointOf, EndpointState, Endpoints, InstanceOf, Outage, PeerKey, Source, Sources, Timestamp, Waiting,
-};
+use tickcast::components::{Endpoint, EndpointOf, Endpoints, InstanceOf, PeerKey, Source, Sources, Timestamp, Waiting};
 use tickcast::transport::memory::MemoryNetwork;
 use tickcast::{Bytes, Message, NetworkConfig, Target, Tickcast};
 
@@ -260,21 +258,7 @@ fn entities_alone(figures: &mut Figures) {
         let began = Instant::now();
         let peers: Vec<_> = world.spawn_batch((0..10_000u64).map(|peer| (PeerBundle::new(0), PeerKey(peer)))).collect();
         let endpoint = |(number, &peer): (u64, &Entity)| {
-            let endpoint = Endpoint {
-                addr: addr(number).into(),
-                state: EndpointState::New,
-                sources: Sources::only(Source::Edit),
-                slot: 0,
-                shard: 0,
-                attempt: 0,
-                in_use: false,
-                queued: false,
-                outage: Outage::None,
-                credit_asked: false,
-                predecessors: 0,
-                generation: 0,
-                since: Timestamp(0),
-            };
+            let endpoint = Endpoint::new(addr(number).into(), Sources::only(Source::Edit), Timestamp(0));
             (InstanceOf(0), EndpointOf(peer), endpoint, Waiting::default())
         };
         drop(world.spawn_batch((0..).zip(&peers).map(endpoint)));

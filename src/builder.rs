@@ -378,7 +378,6 @@ impl<P: PeerId> Builder<P> {
             lane_messages_max,
             profile: Profile::default(),
             cancel: None,
-            origin,
             greets: self.framing == Framing::Framed && !capabilities.connected,
         })
     }

@@ -55,7 +55,6 @@ pub struct Engine<P: PeerId> {
     pub(crate) lane_messages_max: usize,
     pub(crate) profile: Profile,
     pub(crate) cancel: Option<CancelState<P>>,
-    pub(crate) origin: Instant,
     /// Whether there are greetings: framed datagrams, without a connection that proves an address.
     pub(crate) greets: bool,
 }
@@ -145,7 +144,7 @@ impl<P: PeerId> Engine<P> {
 
     /// A moment of the clock, as the systems see it.
     pub(crate) fn timestamp(&self, at: Instant) -> Timestamp {
-        Timestamp(0).after(at.saturating_duration_since(self.origin))
+        Timestamp(0).after(at.saturating_duration_since(self.port.origin))
     }
 
     /// Gives the frame's lane to the World, where the tick finds it.
@@ -254,7 +253,7 @@ impl<P: PeerId> Engine<P> {
         }
         self.lane_bytes = bytes;
         let sequence = self.port.next_sequence();
-        self.lane.push(Submission::new(sequence, to, message, self.origin));
+        self.lane.push(Submission::new(sequence, to, message, self.port.origin));
         Ok(MessageId { epoch: self.port.epoch, sequence })
     }
 
@@ -320,7 +319,7 @@ impl<P: PeerId> Engine<P> {
     /// The zero of every [`Timestamp`].
     #[must_use]
     pub fn origin(&self) -> Instant {
-        self.origin
+        self.port.origin
     }
 
     /// The rolling profile.

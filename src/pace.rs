@@ -102,7 +102,7 @@ impl<P: PeerId> Engine<P> {
     }
 
     fn poll_timer(&mut self, at: Timestamp, context: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = self.origin.checked_add(Duration::from_nanos(at.0)).map(Instant::from_std) else {
+        let Some(at) = self.origin().checked_add(Duration::from_nanos(at.0)).map(Instant::from_std) else {
             return Poll::Pending;
         };
         if at <= Instant::now() {

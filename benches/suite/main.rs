@@ -1,6 +1,6 @@
 //! All benches, one table at the end.
 //!
-//! `cargo run -p tickcast-suite` measures, which takes some twenty-five minutes, wants the machine for itself, and a C++ compiler for
+//! `cargo run -p tickcast-suite` measures, which takes some twenty minutes, wants the machine for itself, and a C++ compiler for
 //! one of the rivals. It writes what the benches have printed, their figures, the table and the plots to `benches/record`.
 //! `-- --test` runs every bench as CI does, once, into a folder of the build. `-- --show FOLDER` prints the table again, and draws
 //! the plots, of a record.
@@ -70,7 +70,7 @@ enum SuiteError {
 
 const HELP: &str = "cargo run -p tickcast-suite [-- --test | -- --show FOLDER]
 
-Without arguments: measures for some twenty-five minutes; the record goes to benches/record.
+Without arguments: measures for some twenty minutes; the record goes to benches/record.
 --test             runs every bench once, with little to do; the record goes to the build's folder.
 --show FOLDER      prints the table of a record, and draws its plots anew.";
 

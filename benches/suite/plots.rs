@@ -203,8 +203,8 @@ where
         .x_desc(x)
         .y_desc(y)
         .light_line_style(BLACK.mix(0.05))
-        .x_label_formatter(&|peers| peers.to_string())
-        .y_label_formatter(&|nanos| nanos.to_string())
+        .x_label_formatter(&|value| value.to_string())
+        .y_label_formatter(&|value| value.to_string())
         .label_style(("sans-serif", 13))
         .draw()?;
     Ok(())

@@ -86,6 +86,26 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// A new one, which is on no list yet, and on the first shard until it is given another.
+    #[must_use]
+    pub fn new(addr: CompactAddr, sources: Sources, since: Timestamp) -> Self {
+        Self {
+            addr,
+            state: EndpointState::New,
+            sources,
+            slot: 0,
+            shard: 0,
+            attempt: 0,
+            in_use: false,
+            queued: false,
+            outage: Outage::None,
+            credit_asked: false,
+            predecessors: 0,
+            generation: 0,
+            since,
+        }
+    }
+
     fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {
         let Some(&endpoint) = world.get::<Self>(context.entity) else { return };
         let peer = world.get::<EndpointOf>(context.entity).map(|of| of.0);

@@ -85,7 +85,7 @@ pub(crate) fn ingest<P: PeerId>(
         now: now.at,
     };
     // A whole stretch of names is looked up before any of it is used: the misses of a large table then overlap, where one
-    // look-up at a time would wait for each (31 instead of 80 ns per message at 10,000 peers; `benches/tick.rs`, unicast).
+    // look-up at a time would wait for each (`benches/tick.rs`, unicast in no order).
     let mut known = [None; LOOKUPS_AHEAD];
     let mut place = Place::default();
     let mut rest = lane.drain(..);

@@ -11,7 +11,7 @@ use bevy_ecs::system::{SystemParam, SystemState};
 use tickcast_components::few::Few;
 use tickcast_components::{
     AddressError, AddressPolicy, AfterClose, BareAddr, Endpoint, EndpointOf, EndpointState, Event, HeldLeg, InstanceOf,
-    Outage, Parked, PeerId, PeerState, Resolution, Source, Sources, Waiting,
+    Parked, PeerId, PeerState, Resolution, Source, Sources, Waiting,
 };
 
 use crate::backoff;
@@ -404,21 +404,11 @@ type EndpointBundle = (InstanceOf, EndpointOf, Endpoint, Waiting);
 impl NewEndpoint {
     /// Enters it wherever endpoints are counted and found, and answers what it is made of.
     fn bundle<P: PeerId>(self, peer: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>) -> EndpointBundle {
-        let shard = senders.shard_of(self.addr);
         let endpoint = Endpoint {
-            addr: self.addr.into(),
-            state: EndpointState::New,
-            sources: self.sources,
-            slot: 0,
-            shard,
-            attempt: 0,
-            in_use: false,
+            shard: senders.shard_of(self.addr),
             queued: true,
-            outage: Outage::None,
-            credit_asked: false,
             predecessors: self.predecessors,
-            generation: 0,
-            since: legs.now.at,
+            ..Endpoint::new(self.addr.into(), self.sources, legs.now.at)
         };
         let mut waiting = Waiting::default();
         if !self.legs.is_empty() {

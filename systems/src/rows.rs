@@ -75,12 +75,15 @@ impl<'w, T: Component> RowsMut<'w, T> {
     pub(crate) fn new(
         entities: &'w Entities,
         table: TableId,
-        mut tables: impl Iterator<Item = (&'w [Entity], ContiguousMut<'w, T>)>,
+        tables: impl Iterator<Item = (&'w [Entity], ContiguousMut<'w, T>)>,
     ) -> Self {
-        let found = tables.find(|(rows, _)| Table::new(entities, rows).id == Some(table));
-        let (rows, columns) =
-            found.map(|(rows, items)| (rows, ContiguousMut::bypass_change_detection_split(items))).unzip();
-        Self { table: Table::new(entities, rows.unwrap_or_default()), columns, is_marked: false }
+        let mut tables = tables.map(|(rows, items)| (Table::new(entities, rows), items));
+        let (table, items) = tables.find(|(other, _)| other.id == Some(table)).unzip();
+        Self {
+            table: table.unwrap_or_else(|| Table::new(entities, &[])),
+            columns: items.map(ContiguousMut::bypass_change_detection_split),
+            is_marked: false,
+        }
     }
 
     /// An entity's component, which counts as changed from now on, if the entity is in this table. Others have to be asked of
