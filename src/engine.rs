@@ -212,7 +212,7 @@ impl<P: PeerId> Engine<P> {
         settings.config = config;
         if changed {
             for shard in &mut world.resource_mut::<Shards<P>>().list {
-                shard.op(ShardOp::Limits(limits));
+                shard.op(ShardOp::Limits(Box::new(limits)));
             }
         }
         Ok(())

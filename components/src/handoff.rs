@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 use thiserror::Error;
 
-use crate::compact::CompactOverflow;
+use crate::compact::{CompactAddr, CompactOverflow};
 use crate::config::HelloPolicy;
 use crate::identity::{Identity, Label, Slot};
 use crate::inbound::Inbound;
@@ -157,7 +157,7 @@ pub enum ShardOp {
         /// Which of the slot's senders this is.
         generation: u32,
         /// Where it sends to.
-        addr: SocketAddr,
+        addr: CompactAddr,
         /// Whether a connection may be made; else only one that was accepted from there will do.
         dial: bool,
     },
@@ -177,30 +177,33 @@ pub enum ShardOp {
         /// Which of the slot's senders.
         generation: u32,
     },
-    /// New limits.
-    Limits(ShardLimits),
+    /// New limits. They change rarely.
+    Limits(Box<ShardLimits>),
     /// An accepted connection that is nobody's endpoint is closed, if there is one.
     Refuse {
         /// Where it comes from.
-        addr: SocketAddr,
+        addr: CompactAddr,
     },
     /// A cookie goes to an address that has greeted, without state for it.
     Challenge {
         /// Where to.
-        addr: SocketAddr,
+        addr: CompactAddr,
         /// The epoch of the greeting.
         epoch: u32,
     },
     /// Datagrams to an address are to be no larger, as another shard has heard.
     Narrow {
         /// Which address.
-        addr: SocketAddr,
+        addr: CompactAddr,
         /// How large they may be, in bytes of UDP payload.
         datagram_bytes_max: u32,
     },
     /// Every leg that is still held ends as `Dropped(Shutdown)`.
     Abandon,
 }
+
+/// A burst of new senders brings many, which the I/O side has to fetch.
+const _: () = assert!(size_of::<ShardOp>() == 32);
 
 /// What becomes of legs that a closed sender has not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -346,7 +346,7 @@ fn settle<P: PeerId>(
             // Whichever shard has heard it, it is the address's own that has to know.
             let owner = usize::from(senders.shard_of(addr));
             if owner != shard {
-                senders.shards.list[owner].op(ShardOp::Narrow { addr, datagram_bytes_max });
+                senders.shards.list[owner].op(ShardOp::Narrow { addr: addr.into(), datagram_bytes_max });
             }
         }
         path_error(addr, error, count, legs, senders);

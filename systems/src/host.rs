@@ -12,7 +12,7 @@ use tickcast_components::group::Membership;
 use tickcast_components::peer::PeerBundle;
 use tickcast_components::{
     AddressError, DropReason, Endpoint, EndpointState, Endpoints, GroupId, Heard, InstanceOf, Link, Members,
-    Memberships, MessageId, PeerId, PeerKey, Pending, Route, ShardOp, Source, Timestamp, canonical,
+    Memberships, MessageId, PeerId, PeerKey, Pending, Route, ShardOp, Source, Timestamp,
 };
 
 use crate::groups;
@@ -214,7 +214,7 @@ pub fn admit<P: PeerId>(world: &mut World, key: P, addr: SocketAddr) -> Result<E
 pub fn challenge<P: PeerId>(world: &mut World, addr: SocketAddr, epoch: u32) -> Result<(), AddressError> {
     let addr = check_reachable(&world.resource::<Settings<P>>().port, addr)?;
     // The first shard is the one that hears the answer, and it has the secret.
-    world.resource_mut::<Shards<P>>().list[0].op(ShardOp::Challenge { addr, epoch });
+    world.resource_mut::<Shards<P>>().list[0].op(ShardOp::Challenge { addr: addr.into(), epoch });
     Ok(())
 }
 
@@ -237,7 +237,7 @@ pub fn refuse<P: PeerId>(world: &mut World, addr: SocketAddr) -> Result<(), Refu
         return Err(RefuseError::AcceptsNone);
     }
     // The first shard accepts, and has what is nobody's.
-    world.resource_mut::<Shards<P>>().list[0].op(ShardOp::Refuse { addr: canonical(addr) });
+    world.resource_mut::<Shards<P>>().list[0].op(ShardOp::Refuse { addr: addr.into() });
     Ok(())
 }
 

@@ -126,7 +126,7 @@ fn wish<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>)
 /// Gives an endpoint a slot, and its shard something to do.
 fn open<P: PeerId>(entity: Entity, wish: Wish, legs: &mut Legs<P>, senders: &mut Senders<P>) {
     let Ok((mut endpoint, _, of)) = senders.endpoints.get_mut(entity) else { return };
-    let (addr, peer) = (endpoint.addr.get(), of.0);
+    let (addr, peer) = (endpoint.addr, of.0);
     let shard = &mut senders.shards.list[usize::from(endpoint.shard)];
     let (slot, generation) = shard.take_slot(entity);
     shard.op(ShardOp::Open { slot, generation, addr, dial: wish != Wish::Attach });
@@ -135,7 +135,7 @@ fn open<P: PeerId>(entity: Entity, wish: Wish, legs: &mut Legs<P>, senders: &mut
     if wish == Wish::Open {
         senders.up(legs, entity);
         if let Some(peer) = legs.key(peer) {
-            legs.event(Event::EndpointUp { peer: Some(peer), addr, identity: None });
+            legs.event(Event::EndpointUp { peer: Some(peer), addr: addr.get(), identity: None });
         }
     } else {
         senders.set(legs, entity, EndpointState::Connecting);

@@ -200,6 +200,7 @@ impl ShardCore {
     fn apply(&mut self, op: ShardOp, io: &mut impl TransportShard, now: Timestamp) {
         match op {
             ShardOp::Open { slot, generation, addr, dial } => {
+                let addr = addr.get();
                 self.table.open(slot, generation, addr, self.connected);
                 self.watch(slot, now);
                 self.opening = Some(slot);
@@ -218,16 +219,16 @@ impl ShardCore {
                 }
             }
             ShardOp::Limits(limits) => {
-                self.limits = limits;
-                self.shape.datagram_bytes_max = limits.datagram_bytes_max;
+                self.limits = *limits;
+                self.shape.datagram_bytes_max = self.limits.datagram_bytes_max;
                 // What was more than half may be less now. Limits change rarely.
                 for slot in 0..self.table.endpoints.len() {
                     self.freed(slot as Slot);
                 }
             }
-            ShardOp::Narrow { addr, datagram_bytes_max } => self.narrow_by_hearsay(addr, datagram_bytes_max),
-            ShardOp::Refuse { addr } => io.refuse(addr),
-            ShardOp::Challenge { addr, epoch } => self.challenges.push((addr, epoch)),
+            ShardOp::Narrow { addr, datagram_bytes_max } => self.narrow_by_hearsay(addr.get(), datagram_bytes_max),
+            ShardOp::Refuse { addr } => io.refuse(addr.get()),
+            ShardOp::Challenge { addr, epoch } => self.challenges.push((addr.get(), epoch)),
             ShardOp::Abandon => self.give_up_all(DropReason::Shutdown),
         }
     }

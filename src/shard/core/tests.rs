@@ -61,8 +61,8 @@ fn who_is_admitted_does_not_overtake_himself_between_two_shards() {
         let ports = [(); 2].map(|()| Arc::new(ShardPort::new(8, 8, Arc::default())));
         let core = |known| ShardCore::new(Framing::Framed, 7, connected, LIMITS, hash(), Some(known));
         let mut cores: Vec<ShardCore> = KnownAddrs::new(&hash(), &ports).into_iter().map(core).collect();
-        let addr = "10.0.0.9:1".parse().unwrap();
-        let open = ShardOp::Open { slot: 0, generation: 1, addr, dial: !connected };
+        let addr: SocketAddr = "10.0.0.9:1".parse().unwrap();
+        let open = ShardOp::Open { slot: 0, generation: 1, addr: addr.into(), dial: !connected };
         cores[1].begin(Batch { ops: vec![open], entries: vec![BatchEntry::Op(0)], ..Batch::default() });
         cores[1].resume(&mut Wire::default(), Timestamp(0));
         let mut sink = Sink {
@@ -87,7 +87,8 @@ fn confirmations_survive_the_wrap_of_sequences() {
     let (mut core, mut io) = (ShardCore::new(Framing::Framed, 7, false, LIMITS, hash(), None), Wire::default());
     core.table.begin_at(u32::MAX - 3);
     let addr: SocketAddr = "10.0.0.9:1".parse().unwrap();
-    let mut batch = Batch { ops: vec![ShardOp::Open { slot: 0, generation: 1, addr, dial: true }], ..Batch::default() };
+    let open = ShardOp::Open { slot: 0, generation: 1, addr: addr.into(), dial: true };
+    let mut batch = Batch { ops: vec![open], ..Batch::default() };
     batch.entries.push(BatchEntry::Op(0));
     core.begin(batch);
     core.resume(&mut io, Timestamp(0));
