@@ -165,6 +165,11 @@ fn flow<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>)
     if endpoint.state != EndpointState::Up || endpoint.predecessors > 0 || endpoint.credit_asked {
         return;
     }
+    // Where nothing has ever waited the route is what it would be now.
+    if waiting.queue.held().is_none() {
+        waiting.credit(0, 0);
+        return;
+    }
     let peer = of.0;
     let whose = Whose { peer: Some(peer), addr: Some(endpoint.addr.get()) };
     let (slot, generation) = (endpoint.slot, endpoint.generation);

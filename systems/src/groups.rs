@@ -7,23 +7,9 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use tickcast_components::group::{Member, Membership, Place};
-use tickcast_components::{Link, Members, Memberships, Route};
+use tickcast_components::{Link, Members, Memberships, Route, Slot};
 
 /// Adds a peer to a group. Answers whether it was not a member yet.
-pub(crate) fn add(
-    group: Entity,
-    peer: Entity,
-    link: Link,
-    groups: &mut Query<&mut Members>,
-    memberships: &mut Query<&mut Memberships>,
-) -> bool {
-    let (Ok(mut members), Ok(mut memberships)) = (groups.get_mut(group), memberships.get_mut(peer)) else {
-        return false;
-    };
-    join(group, peer, link, &mut members, &mut memberships)
-}
-
-/// Adds a peer to a group, given both sides. Answers whether it was not a member yet.
 pub(crate) fn join(
     group: Entity,
     peer: Entity,
@@ -39,6 +25,48 @@ pub(crate) fn join(
     members.list.push(Member { peer, place: Place::Indirect(0) });
     put(members, index, link);
     true
+}
+
+/// Peers that join a group together: its lanes, which the I/O side may be reading, are opened once for all of them.
+pub(crate) struct Joiners {
+    group: Entity,
+    first_index: u32,
+    list: Vec<(Entity, Link)>,
+}
+
+impl Joiners {
+    pub(crate) fn new(group: Entity, members: &Members) -> Self {
+        Self { group, first_index: members.list.len() as u32, list: Vec::new() }
+    }
+
+    /// Adds a peer, unless it is a member already. Its own list has its place from now on.
+    pub(crate) fn push(&mut self, peer: Entity, link: Link, memberships: &mut Memberships) {
+        if memberships.iter().all(|other| other != self.group) {
+            let index = self.first_index + self.list.len() as u32;
+            memberships.0.push(Membership { group: self.group, index });
+            self.list.push((peer, link));
+        }
+    }
+
+    /// Gives them their places in the group, of which nobody else has become a member meanwhile.
+    pub(crate) fn join(self, members: &mut Members) {
+        debug_assert_eq!(members.list.len() as u32, self.first_index, "nobody else has joined");
+        let mut open: Vec<Option<Vec<Slot>>> = vec![None; members.lanes.len()];
+        for (peer, link) in self.list {
+            let place = place(members, members.list.len() as u32, link);
+            if let Place::Lane(shard, _) = place {
+                let slots = &mut members.lanes[usize::from(shard)].slots;
+                let open = &mut open[usize::from(shard)];
+                open.get_or_insert_with(|| Arc::unwrap_or_clone(std::mem::take(slots))).push(link.slot);
+            }
+            members.list.push(Member { peer, place });
+        }
+        for (lane, slots) in members.lanes.iter_mut().zip(open) {
+            if let Some(slots) = slots {
+                lane.slots = Arc::new(slots);
+            }
+        }
+    }
 }
 
 /// Takes a member out. Answers the index that it had and the peer that has it now, whose own list must follow.
@@ -97,14 +125,20 @@ fn take(members: &mut Members, index: u32) {
 
 /// Puts a member that has no place into the one that its route asks for.
 fn put(members: &mut Members, index: u32, link: Link) {
-    let place = if link.route == Route::Direct {
-        let lane = &mut members.lanes[usize::from(link.shard)];
-        Arc::make_mut(&mut lane.slots).push(link.slot);
-        lane.members.push(index);
-        Place::Lane(link.shard, (lane.members.len() - 1) as u32)
-    } else {
-        members.indirect.push(index);
-        Place::Indirect((members.indirect.len() - 1) as u32)
-    };
+    let place = place(members, index, link);
+    if let Place::Lane(shard, _) = place {
+        Arc::make_mut(&mut members.lanes[usize::from(shard)].slots).push(link.slot);
+    }
     members.list[index as usize].place = place;
+}
+
+/// The place that a route asks for, with the member in it. In a lane its slot is still to follow.
+fn place(members: &mut Members, index: u32, link: Link) -> Place {
+    let into = match link.route {
+        Route::Direct => &mut members.lanes[usize::from(link.shard)].members,
+        _ => &mut members.indirect,
+    };
+    let at = into.len() as u32;
+    into.push(index);
+    if link.route == Route::Direct { Place::Lane(link.shard, at) } else { Place::Indirect(at) }
 }

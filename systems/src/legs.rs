@@ -283,6 +283,12 @@ impl<P: PeerId> Legs<'_, '_, P> {
         }
     }
 
+    /// Makes room for so many events, so that a burst of them does not have their queue grow many times.
+    pub(crate) fn reserve_events(&mut self, count: usize) {
+        let events = &mut self.host.events;
+        events.reserve(count.min(self.settings.config.events_max.saturating_sub(events.len())));
+    }
+
     /// Tells the host of an event, or counts that there was no room to.
     pub fn event(&mut self, event: Event<P>) {
         if self.host.logged < crate::log::LINES_PER_TICK_MAX {

@@ -4,9 +4,11 @@
 //! O(members).
 
 use bevy_ecs::prelude::*;
-use tickcast_components::{AddressPolicy, EndpointState, Link, Members, Memberships, Parked, PeerId, PeerState, Route};
+use tickcast_components::{
+    AddressPolicy, EndpointState, Endpoints, Link, Members, Memberships, Parked, PeerId, PeerState, Route,
+};
 
-use crate::groups;
+use crate::groups::{self, Joiners};
 use crate::resources::{Dirty, LIST_KEPT_MAX, Settings};
 use crate::senders::Senders;
 
@@ -18,42 +20,53 @@ pub(crate) fn is_due<P: PeerId>(dirty: Res<Dirty<P>>) -> bool {
 pub(crate) fn regroup<P: PeerId>(
     mut senders: Senders<P>,
     settings: Res<Settings<P>>,
-    mut peers: Query<(&PeerState, &mut Link, &Parked)>,
+    mut peers: Query<(&PeerState, &mut Link, &Parked, Option<&Endpoints>, &mut Memberships)>,
     mut groups: Query<&mut Members>,
-    mut memberships: Query<&mut Memberships>,
 ) -> u64 {
-    let mut changed = std::mem::take(&mut senders.dirty.links);
-    let count = changed.len() as u64;
-    for peer in changed.drain(..) {
-        let Ok((state, mut link, parked)) = peers.get_mut(peer) else { continue };
-        if link.route == Route::Oneself {
-            continue;
-        }
-        let instance = link.instance;
-        let new = route(peer, *state, parked, &senders, settings.config.addresses);
-        let new = Link { instance, ..new };
-        if new == *link {
-            continue;
-        }
-        *link = new;
-        let Ok(own) = memberships.get(peer) else { continue };
-        for &membership in own.0.as_slice() {
-            groups::relink(membership, new, &mut groups);
-        }
-    }
-    changed.shrink_to(LIST_KEPT_MAX);
-    senders.dirty.links = changed;
-
-    // Last, so that whoever is new enters the group of all with the route that it has by now.
     let all = senders.registry.all;
     let mut newcomers = std::mem::take(&mut senders.dirty.newcomers);
-    for peer in newcomers.drain(..) {
-        let Ok((_, link, _)) = peers.get(peer) else { continue };
-        groups::add(all, peer, *link, &mut groups, &mut memberships);
+    let mut changed = std::mem::take(&mut senders.dirty.links);
+    // A peer is noted for each of its changes, of which there are two when it is resolved.
+    changed.extend_from_slice(&newcomers);
+    changed.sort_by_key(by_row);
+    changed.dedup();
+    newcomers.sort_by_key(by_row);
+    let count = changed.len() as u64;
+    let mut joiners = groups.get(all).ok().map(|members| Joiners::new(all, members));
+    let mut new = newcomers.drain(..).peekable();
+    for peer in changed.drain(..) {
+        let is_new = new.next_if_eq(&peer).is_some();
+        let Ok((state, mut link, parked, endpoints, mut memberships)) = peers.get_mut(peer) else { continue };
+        if link.route != Route::Oneself {
+            let new = route(peer, *state, parked, endpoints, &senders, settings.config.addresses);
+            let new = Link { instance: link.instance, ..new };
+            if new != *link {
+                *link = new;
+                for &membership in memberships.0.as_slice() {
+                    groups::relink(membership, new, &mut groups);
+                }
+            }
+        }
+        // With the route that it has by now.
+        if is_new && let Some(joiners) = &mut joiners {
+            joiners.push(peer, *link, &mut memberships);
+        }
     }
+    drop(new);
+    if let Some(joiners) = joiners
+        && let Ok(mut members) = groups.get_mut(all)
+    {
+        joiners.join(&mut members);
+    }
+    changed.shrink_to(LIST_KEPT_MAX);
     newcomers.shrink_to(LIST_KEPT_MAX);
-    senders.dirty.newcomers = newcomers;
+    (senders.dirty.links, senders.dirty.newcomers) = (changed, newcomers);
     count
+}
+
+/// The order of rows: that in which entities were born, mostly.
+fn by_row(peer: &Entity) -> u32 {
+    peer.index_u32()
 }
 
 /// Where a message to a peer goes at present.
@@ -61,6 +74,7 @@ fn route<P: PeerId>(
     peer: Entity,
     state: PeerState,
     parked: &Parked,
+    endpoints: Option<&Endpoints>,
     senders: &Senders<P>,
     policy: AddressPolicy,
 ) -> Link {
@@ -69,21 +83,16 @@ fn route<P: PeerId>(
     }
     let indirect = Link { route: Route::Indirect, ..Link::default() };
     let only = match policy {
-        AddressPolicy::Failover => senders.working(peer, None),
+        AddressPolicy::Failover => senders.working(peer, None).and_then(|entity| senders.endpoints.get(entity).ok()),
         AddressPolicy::All => {
-            let Ok(endpoints) = senders.peers.get(peer) else { return indirect };
-            let mut listed = endpoints.iter().filter(|&entity| {
-                senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| !endpoint.sources.is_empty())
-            });
-            match (listed.next(), listed.next()) {
-                (Some(entity), None) => Some(entity),
-                _ => None,
-            }
+            let all = endpoints.into_iter().flat_map(|endpoints| endpoints.iter());
+            let mut listed = all
+                .filter_map(|entity| senders.endpoints.get(entity).ok())
+                .filter(|(endpoint, ..)| !endpoint.sources.is_empty());
+            listed.next().filter(|_| listed.next().is_none())
         }
     };
-    let Some((endpoint, waiting, _)) = only.and_then(|entity| senders.endpoints.get(entity).ok()) else {
-        return indirect;
-    };
+    let Some((endpoint, waiting, _)) = only else { return indirect };
     let direct =
         endpoint.state == EndpointState::Up && waiting.is_empty() && endpoint.predecessors == 0 && parked.is_empty();
     if direct {

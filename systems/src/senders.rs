@@ -74,27 +74,34 @@ impl<P: PeerId> Senders<'_, '_, P> {
     /// Moves an endpoint to another state.
     pub fn set(&mut self, legs: &mut Legs<P>, entity: Entity, state: EndpointState) {
         let Ok((mut endpoint, _, of)) = self.endpoints.get_mut(entity) else { return };
-        let (before, peer) = (std::mem::replace(&mut endpoint.state, state), of.0);
-        endpoint.since = legs.now.at;
-        legs.books.endpoint(Some(before), Some(state));
-        if state == EndpointState::New {
-            want(&mut self.dirty, &mut endpoint, entity);
+        let peer = of.0;
+        change(&mut endpoint, state, entity, peer, legs, &mut self.dirty);
+        self.choose_if_failover(legs, peer);
+    }
+
+    /// Makes room for the ops that so many endpoints bring to their shards, in about equal parts.
+    pub(crate) fn reserve_ops(&mut self, count: usize) {
+        let each = count.div_ceil(self.shards.list.len());
+        for shard in &mut self.shards.list {
+            shard.batch.ops.reserve(each);
+            shard.batch.entries.reserve(each);
+            shard.slots.reserve(each.saturating_sub(shard.free.len()));
         }
-        let was_up = before == EndpointState::Up;
-        if legs.settings.connected {
-            // The outage of a new one begins when it is in line, since a spare one of a failover peer never is.
-            if state == EndpointState::Up || !state.wants_connection() {
-                end_outage(legs, &mut endpoint, entity);
-            } else if was_up {
-                begin_outage(legs, &mut endpoint, entity);
-            }
-        }
-        let failover = legs.settings.config.addresses == AddressPolicy::Failover;
-        // Where every address gets everything, only one that is up makes a route direct: attempts that fail change none.
-        if failover || was_up || state == EndpointState::Up {
-            self.dirty.links.push(peer);
-        }
-        if failover {
+        self.dirty.links.reserve(count);
+        self.dirty.flows.reserve(count);
+    }
+
+    /// Makes an endpoint writable.
+    pub fn up(&mut self, legs: &mut Legs<P>, entity: Entity) {
+        let Ok((mut endpoint, mut waiting, of)) = self.endpoints.get_mut(entity) else { return };
+        let peer = of.0;
+        change_to_up(&mut endpoint, &mut waiting, entity, peer, legs, &mut self.dirty);
+        self.choose_if_failover(legs, peer);
+    }
+
+    /// What follows when an endpoint of a peer has changed.
+    pub fn choose_if_failover(&mut self, legs: &mut Legs<P>, peer: Entity) {
+        if legs.settings.config.addresses == AddressPolicy::Failover {
             self.choose(legs, peer);
         }
     }
@@ -146,18 +153,6 @@ impl<P: PeerId> Senders<'_, '_, P> {
     /// Whether an endpoint works, or may without a backoff.
     pub fn is_usable(&self, entity: Entity) -> bool {
         self.endpoints.get(entity).is_ok_and(|(endpoint, ..)| is_usable(endpoint.state))
-    }
-
-    /// Makes an endpoint writable.
-    pub fn up(&mut self, legs: &mut Legs<P>, entity: Entity) {
-        self.set(legs, entity, EndpointState::Up);
-        let config = &legs.settings.config;
-        if let Ok((mut endpoint, mut waiting, _)) = self.endpoints.get_mut(entity) {
-            waiting.credit(config.endpoint_legs_max as u32, config.endpoint_bytes_max as u64);
-            endpoint.credit_asked = false;
-            // Even with nothing to flow: the credit then ends with this tick, since nobody counts against it.
-            self.dirty.flows.push(entity);
-        }
     }
 
     /// Asks the shard to close an endpoint's slot; `then` follows once it has. Without a slot it follows at once.
@@ -226,7 +221,10 @@ impl<P: PeerId> Senders<'_, '_, P> {
 
     /// The shard of an address: all endpoints at one address share a sequence space, hence a shard.
     pub fn shard_of(&self, addr: std::net::SocketAddr) -> u16 {
-        (self.registry.owners.hash(addr) % self.shards.list.len() as u64) as u16
+        match self.shards.list.len() {
+            1 => 0,
+            count => (self.registry.owners.hash(addr) % count as u64) as u16,
+        }
     }
 
     /// The endpoints of peers at an address.
@@ -444,6 +442,54 @@ impl<P: PeerId> Senders<'_, '_, P> {
         );
         legs.agendas.retries.push(legs.now.at.after(delay), (entity, endpoint.generation));
     }
+}
+
+/// Moves an endpoint of this peer to another state. [`Senders::choose_if_failover`] has to follow.
+pub(crate) fn change<P: PeerId>(
+    endpoint: &mut Endpoint,
+    state: EndpointState,
+    entity: Entity,
+    peer: Entity,
+    legs: &mut Legs<P>,
+    dirty: &mut Dirty<P>,
+) {
+    let before = std::mem::replace(&mut endpoint.state, state);
+    endpoint.since = legs.now.at;
+    legs.books.endpoint(Some(before), Some(state));
+    if state == EndpointState::New {
+        want(dirty, endpoint, entity);
+    }
+    let was_up = before == EndpointState::Up;
+    if legs.settings.connected {
+        // The outage of a new one begins when it is in line, since a spare one of a failover peer never is.
+        if state == EndpointState::Up || !state.wants_connection() {
+            end_outage(legs, endpoint, entity);
+        } else if was_up {
+            begin_outage(legs, endpoint, entity);
+        }
+    }
+    let failover = legs.settings.config.addresses == AddressPolicy::Failover;
+    // Where every address gets everything, only one that is up makes a route direct: attempts that fail change none.
+    if failover || was_up || state == EndpointState::Up {
+        dirty.links.push(peer);
+    }
+}
+
+/// The same for one that becomes writable.
+pub(crate) fn change_to_up<P: PeerId>(
+    endpoint: &mut Endpoint,
+    waiting: &mut Waiting,
+    entity: Entity,
+    peer: Entity,
+    legs: &mut Legs<P>,
+    dirty: &mut Dirty<P>,
+) {
+    change(endpoint, EndpointState::Up, entity, peer, legs, dirty);
+    let config = &legs.settings.config;
+    waiting.credit(config.endpoint_legs_max as u32, config.endpoint_bytes_max as u64);
+    endpoint.credit_asked = false;
+    // Even with nothing to flow: the credit then ends with this tick, since nobody counts against it.
+    dirty.flows.push(entity);
 }
 
 /// Puts an endpoint on the list of those that want a sender, unless it is there or in line already.

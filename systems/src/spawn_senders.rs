@@ -10,7 +10,7 @@ use tickcast_components::{AddressPolicy, Endpoint, EndpointState, Event, PeerId,
 use crate::connects::LINE_SLACK;
 use crate::legs::Legs;
 use crate::resources::{Agendas, Connects, Dirty, LIST_KEPT_MAX, Now, Phase, Settings, Shutdown};
-use crate::senders::{LOOKS_AHEAD, Senders, begin_outage, end_outage, is_accepted};
+use crate::senders::{LOOKS_AHEAD, Senders, begin_outage, change, change_to_up, end_outage, is_accepted};
 
 /// Whether any endpoint wants a sender and may have one.
 pub(crate) fn is_due<P: PeerId>(
@@ -47,6 +47,9 @@ pub(crate) fn spawn_senders<P: PeerId>(
             (spawned, begun) = (spawned + 1, begun + usize::from(wish == Wish::Dial));
         }
     }
+    let burst = senders.dirty.spawns.len().min(spawns_max);
+    legs.reserve_events(burst);
+    senders.reserve_ops(burst);
     while spawned < spawns_max
         && let Some(entity) = senders.dirty.spawns.pop_front()
     {
@@ -108,6 +111,9 @@ fn wish<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>)
     // A failover peer has one sender at a time. It is put on the list when its turn comes.
     let failover = legs.settings.config.addresses == AddressPolicy::Failover;
     let has_turn = is_new && (!failover || senders.choose(legs, peer) == Some(entity));
+    if has_turn && !legs.settings.connected {
+        return Some(Wish::Open);
+    }
     let (mut endpoint, ..) = senders.endpoints.get_mut(entity).ok()?;
     if !has_turn {
         endpoint.queued = false;
@@ -116,16 +122,13 @@ fn wish<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>)
         }
         return None;
     }
-    if !legs.settings.connected {
-        return Some(Wish::Open);
-    }
     begin_outage(legs, &mut endpoint, entity);
     Some(if is_accepted(legs, &endpoint, peer) { Wish::Attach } else { Wish::Dial })
 }
 
 /// Gives an endpoint a slot, and its shard something to do.
 fn open<P: PeerId>(entity: Entity, wish: Wish, legs: &mut Legs<P>, senders: &mut Senders<P>) {
-    let Ok((mut endpoint, _, of)) = senders.endpoints.get_mut(entity) else { return };
+    let Ok((mut endpoint, mut waiting, of)) = senders.endpoints.get_mut(entity) else { return };
     let (addr, peer) = (endpoint.addr, of.0);
     let shard = &mut senders.shards.list[usize::from(endpoint.shard)];
     let (slot, generation) = shard.take_slot(entity);
@@ -133,12 +136,15 @@ fn open<P: PeerId>(entity: Entity, wish: Wish, legs: &mut Legs<P>, senders: &mut
     let endpoint: &mut Endpoint = &mut endpoint;
     (endpoint.slot, endpoint.generation, endpoint.queued) = (slot, generation, false);
     if wish == Wish::Open {
-        senders.up(legs, entity);
-        if let Some(peer) = legs.key(peer) {
-            legs.event(Event::EndpointUp { peer: Some(peer), addr: addr.get(), identity: None });
-        }
+        change_to_up(endpoint, &mut waiting, entity, peer, legs, &mut senders.dirty);
     } else {
-        senders.set(legs, entity, EndpointState::Connecting);
+        change(endpoint, EndpointState::Connecting, entity, peer, legs, &mut senders.dirty);
+    }
+    senders.choose_if_failover(legs, peer);
+    if wish == Wish::Open
+        && let Some(peer) = legs.key(peer)
+    {
+        legs.event(Event::EndpointUp { peer: Some(peer), addr: addr.get(), identity: None });
     }
 }
 
