@@ -12,7 +12,8 @@ use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 use foldhash::quality::SeedableRandomState;
 use thiserror::Error;
-use tickcast_components::{PeerData, PeerId, Source};
+use tickcast_components::few::Few;
+use tickcast_components::{CompactAddr, PeerData, PeerId, Source};
 use tickcast_systems::resources::{DIRECTORY_CHANGES_MAX, Directory, DirectoryChange};
 use tokio::sync::{Notify, watch};
 
@@ -73,7 +74,7 @@ impl<P: PeerId> DirectoryHandle<P> {
         let mut edits = self.edits.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut addrs = edits.get(&peer).cloned().unwrap_or_default();
         edit(&mut addrs);
-        let change = DirectoryChange { peer: peer.clone(), source: Source::Edit, addrs: addrs.clone() };
+        let change = DirectoryChange { peer: peer.clone(), source: Source::Edit, addrs: compact(&addrs) };
         self.changes.push(change).map_err(|_| DirectoryError::Full)?;
         self.frame.wake();
         if addrs.is_empty() {
@@ -174,7 +175,7 @@ fn compare<P: PeerId>(
     known.retain(|peer, _| {
         let stays = map.contains_key(peer);
         if !stays {
-            found.push(DirectoryChange { peer: peer.clone(), source: Source::Map, addrs: Vec::new() });
+            found.push(DirectoryChange { peer: peer.clone(), source: Source::Map, addrs: Few::default() });
         }
         stays
     });
@@ -182,10 +183,15 @@ fn compare<P: PeerId>(
         let fingerprint = hash.hash_one(Fingerprint(addrs));
         if known.get(peer) != Some(&fingerprint) {
             known.insert(peer.clone(), fingerprint);
-            found.push(DirectoryChange { peer: peer.clone(), source: Source::Map, addrs: addrs.clone() });
+            found.push(DirectoryChange { peer: peer.clone(), source: Source::Map, addrs: compact(addrs) });
         }
     }
     found
+}
+
+/// A list, as the tick takes it.
+fn compact(addrs: &[PeerData]) -> Few<CompactAddr> {
+    addrs.iter().map(|data| data.addr.into()).collect()
 }
 
 /// A list, as it is hashed.

@@ -1,8 +1,10 @@
 //! Addresses: one canonical form at every boundary, and what cannot be dialled.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{SocketAddr, SocketAddrV4};
 
 use thiserror::Error;
+
+use crate::compact::CompactAddr;
 
 /// Why an address cannot be a target. Nothing has been changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -32,6 +34,7 @@ pub enum AddressError {
 /// assert_eq!(canonical("[::ffff:10.1.2.3]:9".parse().unwrap()), "10.1.2.3:9".parse().unwrap());
 /// ```
 #[must_use]
+#[inline]
 pub fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr {
         SocketAddr::V4(_) => addr,
@@ -50,19 +53,11 @@ pub fn canonical(addr: SocketAddr) -> SocketAddr {
 /// # Errors
 ///
 /// [`AddressError::PortZero`] and [`AddressError::Unspecified`].
+#[inline]
 pub fn check_address(addr: SocketAddr) -> Result<SocketAddr, AddressError> {
-    let addr = canonical(addr);
-    let unspecified = match addr.ip() {
-        IpAddr::V4(ip) => ip.is_unspecified(),
-        IpAddr::V6(ip) => ip.is_unspecified(),
-    };
-    if addr.port() == 0 {
-        Err(AddressError::PortZero(addr))
-    } else if unspecified {
-        Err(AddressError::Unspecified(addr))
-    } else {
-        Ok(addr)
-    }
+    let addr = CompactAddr::from(addr);
+    addr.check()?;
+    Ok(addr.get())
 }
 
 #[cfg(test)]

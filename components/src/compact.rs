@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use crate::address::canonical;
+use crate::address::{AddressError, canonical};
 use crate::message::Overflow;
 
 /// An address in its [`canonical`] form, which an IPv4 address and its IPv4-mapped spelling share, and which
@@ -33,11 +33,35 @@ impl CompactAddr {
     #[inline]
     pub fn get(self) -> SocketAddr {
         let bits = u128::from_be_bytes(self.ip);
-        if bits >> 32 == MAPPED {
+        if self.is_ipv4() {
             return SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::from(bits as u32), self.port));
         }
         let scope = u32::from(self.scope[0]) << 16 | u32::from(self.scope[1]);
         SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(bits), self.port, 0, scope))
+    }
+
+    /// Whether it may be dialled.
+    ///
+    /// # Errors
+    ///
+    /// [`AddressError::PortZero`] and [`AddressError::Unspecified`].
+    #[inline]
+    pub fn check(self) -> Result<(), AddressError> {
+        let ip = u128::from_be_bytes(self.ip);
+        if self.port == 0 {
+            Err(AddressError::PortZero(self.get()))
+        } else if ip == 0 || ip == MAPPED << 32 {
+            Err(AddressError::Unspecified(self.get()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether it is an IPv4 address.
+    #[must_use]
+    #[inline]
+    pub fn is_ipv4(self) -> bool {
+        u128::from_be_bytes(self.ip) >> 32 == MAPPED
     }
 }
 

@@ -37,6 +37,12 @@ impl<T> FromIterator<T> for Few<T> {
 }
 
 impl<T> Few<T> {
+    /// A list of one entry.
+    #[must_use]
+    pub fn one(entry: T) -> Self {
+        Self(Form::One(entry))
+    }
+
     /// The entries.
     #[must_use]
     pub fn as_slice(&self) -> &[T] {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::{SystemParam, SystemState};
+use tickcast_components::few::Few;
 use tickcast_components::identity::{Obituaries, Obituary};
 use tickcast_components::{
     AddressPolicy, Batch, BatchEntry, BatchMessage, CloseUnwritten, ConnectionChange, ConnectionReport, DropReason,
@@ -16,12 +17,10 @@ use tickcast_components::{
 };
 
 use crate::arrivals::{arrivals, is_there};
-use crate::ingest::spawn_peer;
+use crate::changes::{Changes, take_changes};
 use crate::legs::{Legs, Whose};
 use crate::resolve::end_search;
-use crate::resources::{
-    Books, Directory, Messages, Phase, Registry, Reports, Settings, Shard, Shards, Shutdown, Watch,
-};
+use crate::resources::{Books, Directory, Messages, Phase, Reports, Settings, Shard, Shards, Shutdown, THERE, Watch};
 use crate::senders::{LOOKS_AHEAD, Senders};
 
 /// Reports of one shard taken in one tick: as many as its queue holds.
@@ -35,7 +34,6 @@ pub(crate) struct Collect<'w, 's, P: PeerId> {
     shutdown: Res<'w, Shutdown<P>>,
     heard: Query<'w, 's, &'static mut Heard>,
     obituaries: ResMut<'w, Obituaries>,
-    directory: Res<'w, Directory<P>>,
     watch: Res<'w, Watch<P>>,
     commands: Commands<'w, 's>,
 }
@@ -51,14 +49,16 @@ pub(crate) struct Counts<'w, P: PeerId> {
     directory: Res<'w, Directory<P>>,
 }
 
-/// An exclusive system, since legs that come back need message entities at once: the pool is stocked first. And since most
-/// ticks bring nothing but counts, for which it looks at no entity: that is half of its time when caches are cold.
+/// An exclusive system, since legs that come back need message entities at once: the pool is stocked first. And since new peers are
+/// born in one batch. And since most ticks bring nothing but counts, for which it looks at no entity: that is half of its time
+/// when caches are cold.
 pub(crate) fn collect<P: PeerId>(
     world: &mut World,
     counts: &mut SystemState<Counts<P>>,
     state: &mut SystemState<Collect<P>>,
+    changes: &mut SystemState<Changes<P>>,
 ) -> u64 {
-    let mut counts = counts.get_mut(world).expect("the engine's resources are in the World");
+    let mut counts = counts.get_mut(world).expect(THERE);
     counts.take_reports();
     if counts.is_all() {
         return counts.enter();
@@ -68,8 +68,8 @@ pub(crate) fn collect<P: PeerId>(
     if returned > 0 {
         stock::<P>(world, returned);
     }
-    let mut collect = state.get_mut(world).expect("the engine's resources are in the World");
-    let Collect { legs, senders, shutdown, heard, obituaries, directory, watch, commands } = &mut collect;
+    let mut collect = state.get_mut(world).expect(THERE);
+    let Collect { legs, senders, shutdown, heard, obituaries, watch, commands } = &mut collect;
     let given_up = matches!(shutdown.phase, Phase::Abandoning | Phase::Stopped);
     let mut items = reports.len() as u64;
     let left = obituaries.of(legs.settings.instance).map(std::mem::take).unwrap_or_default();
@@ -86,8 +86,8 @@ pub(crate) fn collect<P: PeerId>(
         give_back(&senders.shards.list[shard], report);
     }
     items += arrivals(legs, senders, heard, watch);
-    items += listings(legs, senders, directory, commands);
     state.apply(world);
+    items += take_changes(world, changes);
     world.resource_mut::<Reports<P>>().0 = reports;
     items
 }
@@ -243,7 +243,7 @@ fn bury<P: PeerId>(
             // Where a peer was admitted no directory knows: only this endpoint did.
             if let Some(peer) = peer.filter(|&peer| endpoint.sources.contains(Source::Admitted) && heard.contains(peer))
             {
-                senders.dirty.list_again(peer, Source::Admitted, [endpoint.addr.get()]);
+                senders.dirty.list_again(peer, Source::Admitted, Few::one(endpoint.addr));
             }
         }
         Obituary::Peer(state) => {
@@ -453,40 +453,4 @@ fn lose<P: PeerId>(message: &BatchMessage, reason: DropReason, legs: &mut Legs<P
     if message.receipt {
         legs.receipt(message.sequence, Whose::default(), Outcome::Dropped(reason), 1);
     }
-}
-
-/// Takes directory changes in, as many as a tick may apply, and gives unheard-of peers their entities.
-fn listings<P: PeerId>(
-    legs: &mut Legs<P>,
-    senders: &mut Senders<P>,
-    directory: &Directory<P>,
-    commands: &mut Commands,
-) -> u64 {
-    let mut count = 0;
-    while count < legs.settings.config.directory_changes_per_tick_max {
-        let Some(change) = directory.changes.pop() else { break };
-        count += 1;
-        let registry: &mut Registry<P> = &mut senders.registry;
-        let peer = match registry.peers.get(&change.peer) {
-            Some(peer) => peer,
-            None if change.addrs.is_empty() => continue,
-            // It is looked up when somebody sends to it.
-            None if registry.unresolved >= legs.settings.config.unresolved_peers_max => continue,
-            None => {
-                // Should none of its addresses be of use, it then counts as idle.
-                let peer = spawn_peer(change.peer, registry, &legs.settings, commands);
-                senders.dirty.newcomers.push(peer);
-                // The same id may have been known before, and be listed by another source still.
-                if directory.several {
-                    senders.dirty.lookups.push(peer);
-                }
-                peer
-            }
-        };
-        senders.dirty.list(peer, change.source, change.addrs.iter().map(|data| data.addr));
-    }
-    if count > 0 {
-        (directory.room)();
-    }
-    count as u64
 }

@@ -165,7 +165,7 @@ fn flow<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>)
     if endpoint.state != EndpointState::Up || endpoint.predecessors > 0 || endpoint.credit_asked {
         return;
     }
-    // Where nothing has ever waited the route is what it would be now.
+    // Where nothing has waited since it came up the route is what it would be now; whoever has taken it all away has said so.
     if waiting.queue.held().is_none() {
         waiting.credit(0, 0);
         return;

@@ -5,16 +5,18 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
+use bevy_ecs::bundle::NoBundleEffect;
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
 use thiserror::Error;
+use tickcast_components::few::Few;
 use tickcast_components::group::Membership;
-use tickcast_components::peer::PeerBundle;
 use tickcast_components::{
-    AddressError, DropReason, Endpoint, EndpointState, Endpoints, GroupId, Heard, InstanceOf, Link, Members,
-    Memberships, MessageId, PeerId, PeerKey, Pending, Route, ShardOp, Source, Timestamp,
+    AddressError, CompactAddr, DropReason, Endpoint, EndpointState, Endpoints, GroupId, Heard, InstanceOf, Link,
+    Members, Memberships, MessageId, PeerId, Pending, Route, ShardOp, Source, Timestamp,
 };
 
+use crate::births::spawn_batch;
 use crate::groups;
 use crate::legs::Legs;
 use crate::resources::{Agendas, Dirty, Now, Registry, Settings, Shards};
@@ -149,17 +151,19 @@ pub fn add_peer<P: PeerId>(world: &mut World, key: P) -> Result<Entity, PeerErro
 
 /// Makes the entity of a peer that is not known, with what else it is born with: each component that came later would move
 /// all others. Whoever calls it sees to it that a peer which stays unresolved is on the agenda of the idle.
-fn new_peer<P: PeerId>(world: &mut World, key: P, more: impl Bundle) -> Result<Entity, PeerError> {
+fn new_peer<P: PeerId>(
+    world: &mut World,
+    key: P,
+    more: impl Bundle<Effect: NoBundleEffect>,
+) -> Result<Entity, PeerError> {
     let settings = world.resource::<Settings<P>>();
-    let (instance, unresolved_peers_max) = (settings.instance, settings.config.unresolved_peers_max);
-    let oneself = settings.port.local_id.as_ref() == Some(&key);
     let registry = world.resource::<Registry<P>>();
-    if registry.unresolved >= unresolved_peers_max {
+    if registry.unresolved >= settings.config.unresolved_peers_max {
         return Err(PeerError::TooManyPeers);
     }
-    let all = registry.all;
-    let bundle = if oneself { PeerBundle::oneself(instance) } else { PeerBundle::new(instance) };
-    let peer = world.spawn((bundle, PeerKey(key.clone()), more)).id();
+    let (all, oneself) = (registry.all, settings.is_oneself(&key));
+    let bundle = settings.peer_bundle(key.clone());
+    let peer = spawn_batch(world, std::iter::once((bundle, more)))[0];
     let mut registry = world.resource_mut::<Registry<P>>();
     registry.peers.insert(key, peer);
     if !oneself {
@@ -171,6 +175,7 @@ fn new_peer<P: PeerId>(world: &mut World, key: P, more: impl Bundle) -> Result<E
         // The group of all peers has been despawned; the next tick makes another.
         world.resource_mut::<Dirty<P>>().newcomers.push(peer);
     }
+    world.flush();
     Ok(peer)
 }
 
@@ -182,7 +187,8 @@ fn new_peer<P: PeerId>(world: &mut World, key: P, more: impl Bundle) -> Result<E
 /// [`PeerError::Address`], [`PeerError::TooManyPeers`], [`PeerError::TooManyAdmitted`].
 pub fn admit<P: PeerId>(world: &mut World, key: P, addr: SocketAddr) -> Result<Entity, PeerError> {
     let settings = world.resource::<Settings<P>>();
-    let addr = check_reachable(&settings.port, addr)?;
+    let addr = CompactAddr::from(addr);
+    check_reachable(&settings.port, addr)?;
     if world.resource::<Registry<P>>().admitted >= settings.config.admitted_peers_max
         && peer(world, &key).is_none_or(|peer| !world.get::<Heard>(peer).is_some_and(|heard| heard.counted))
     {
@@ -202,7 +208,7 @@ pub fn admit<P: PeerId>(world: &mut World, key: P, addr: SocketAddr) -> Result<E
         watch_silence::<P>(world, peer);
         peer
     };
-    world.resource_mut::<Dirty<P>>().list(peer, Source::Admitted, [addr]);
+    world.resource_mut::<Dirty<P>>().list(peer, Source::Admitted, Few::one(addr));
     Ok(peer)
 }
 
@@ -212,9 +218,10 @@ pub fn admit<P: PeerId>(world: &mut World, key: P, addr: SocketAddr) -> Result<E
 ///
 /// The [`AddressError`].
 pub fn challenge<P: PeerId>(world: &mut World, addr: SocketAddr, epoch: u32) -> Result<(), AddressError> {
-    let addr = check_reachable(&world.resource::<Settings<P>>().port, addr)?;
+    let addr = CompactAddr::from(addr);
+    check_reachable(&world.resource::<Settings<P>>().port, addr)?;
     // The first shard is the one that hears the answer, and it has the secret.
-    world.resource_mut::<Shards<P>>().list[0].op(ShardOp::Challenge { addr: addr.into(), epoch });
+    world.resource_mut::<Shards<P>>().list[0].op(ShardOp::Challenge { addr, epoch });
     Ok(())
 }
 
@@ -247,12 +254,13 @@ pub fn refuse<P: PeerId>(world: &mut World, addr: SocketAddr) -> Result<(), Refu
 ///
 /// [`PeerError::UnknownPeer`], [`PeerError::NotAdmitted`], [`PeerError::Address`].
 pub fn readdress<P: PeerId>(world: &mut World, key: &P, addr: SocketAddr) -> Result<(), PeerError> {
-    let addr = check_reachable(&world.resource::<Settings<P>>().port, addr)?;
+    let addr = CompactAddr::from(addr);
+    check_reachable(&world.resource::<Settings<P>>().port, addr)?;
     let peer = peer(world, key).ok_or(PeerError::UnknownPeer)?;
     let now = world.resource::<Now<P>>().at;
     let Some(mut heard) = world.get_mut::<Heard>(peer) else { return Err(PeerError::NotAdmitted) };
     *heard = Heard { at: now, silent: false, ..*heard };
-    world.resource_mut::<Dirty<P>>().list(peer, Source::Admitted, [addr]);
+    world.resource_mut::<Dirty<P>>().list(peer, Source::Admitted, Few::one(addr));
     Ok(())
 }
 

@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 
 use bevy_ecs::entity::Entities;
 use bevy_ecs::prelude::*;
+use tickcast_components::few::Few;
 use tickcast_components::group::Lane;
 use tickcast_components::identity::{Obituaries, Obituary};
 use tickcast_components::peer::{Departed, PeerBundle};
 use tickcast_components::{
     Addressed, BareAddr, BatchMessage, Destination, DropReason, Event, GroupExcept, IngressPort, InstanceOf, Members,
-    Memberships, MessageId, PeerId, PeerKey, Pending, Recipients, SendError, Source, Submission, Target, Timestamp,
+    Memberships, MessageId, PeerId, Pending, Recipients, SendError, Source, Submission, Target, Timestamp,
 };
 
 use crate::groups::{detach, reindex};
@@ -164,9 +165,11 @@ fn whom<P: PeerId>(
             if registry.unresolved >= settings.config.unresolved_peers_max {
                 return Err((DropReason::TooManyPeers, SendError::TooManyPeers));
             }
-            let oneself = settings.port.local_id.as_ref() == Some(&key);
-            let peer = spawn_peer(key, registry, settings, commands);
+            let oneself = settings.is_oneself(&key);
+            let peer = commands.spawn(settings.peer_bundle(key.clone())).id();
+            registry.peers.insert(key, peer);
             if !oneself {
+                registry.unresolved += 1;
                 let idle_at = now.after(settings.config.idle_age_max);
                 agendas.push_idle(idle_at, peer);
             }
@@ -187,7 +190,7 @@ fn whom<P: PeerId>(
             registry.bare.insert(addr, (peer, now));
             registry.unresolved += 1;
             agendas.push_idle(now.after(config.idle_age_max), peer);
-            dirty.list(peer, Source::Admitted, [addr]);
+            dirty.list(peer, Source::Admitted, Few::one(addr.into()));
             Ok(Recipients::One(peer))
         }
         Target::Group(group) if groups.get(group.0).is_ok_and(|(_, of)| of.0 == settings.instance) => {
@@ -197,22 +200,6 @@ fn whom<P: PeerId>(
         Target::All => Ok(Recipients::Group(registry.all)),
         Target::Many(peers) => Ok(Recipients::Many(peers)),
     }
-}
-
-/// Gives a peer its entity. It joins the group of all peers when its commands are applied.
-/// Whoever calls this sees to it that a peer which stays unresolved is on the agenda of the idle.
-pub(crate) fn spawn_peer<P: PeerId>(
-    key: P,
-    registry: &mut Registry<P>,
-    settings: &Settings<P>,
-    commands: &mut Commands,
-) -> Entity {
-    let oneself = settings.port.local_id.as_ref() == Some(&key);
-    let bundle = if oneself { PeerBundle::oneself(settings.instance) } else { PeerBundle::new(settings.instance) };
-    let peer = commands.spawn((bundle, PeerKey(key.clone()))).id();
-    registry.peers.insert(key, peer);
-    registry.unresolved += usize::from(!oneself);
-    peer
 }
 
 /// Takes a name that has gone out of wherever it is written.

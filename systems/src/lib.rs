@@ -13,6 +13,8 @@ mod agenda;
 mod arrivals;
 pub mod audit;
 pub mod backoff;
+mod births;
+mod changes;
 mod collect;
 mod connects;
 pub mod dispatch;

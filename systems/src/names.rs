@@ -11,7 +11,7 @@ use foldhash::quality::SeedableRandomState;
 use hashbrown::HashTable;
 use tickcast_components::PeerId;
 
-/// Which entity a name stands for. Every name stands for one.
+/// Which entity a name stands for. Every name stands for one, but between being announced and born.
 #[derive(Debug)]
 pub struct Names<P> {
     entries: Vec<(P, Entity)>,
@@ -56,7 +56,7 @@ impl<P: PeerId> Names<P> {
     /// The entity that a name stands for.
     #[must_use]
     pub fn get(&self, name: &P) -> Option<Entity> {
-        self.index(name).map(|index| self.entries[index].1)
+        self.position(name).map(|position| self.entries[position].1)
     }
 
     /// The same for one of many names, of which the last one was found at this place.
@@ -64,26 +64,42 @@ impl<P: PeerId> Names<P> {
     pub(crate) fn find(&self, name: &P, place: &mut Place) -> Option<Entity> {
         let is_at = |index: &usize| self.entries.get(*index).is_some_and(|(other, _)| other == name);
         let near = [place.0.wrapping_add(1), place.0].into_iter().find(is_at);
-        *place = Place(near.or_else(|| self.index(name))?);
+        *place = Place(near.or_else(|| self.position(name))?);
         Some(self.entries[place.0].1)
     }
 
     /// Has a name stand for an entity, whatever it stood for before.
     pub(crate) fn insert(&mut self, name: P, peer: Entity) {
-        if let Some(index) = self.index(&name) {
-            self.entries[index].1 = peer;
-            return;
-        }
+        let position = self.position(&name).unwrap_or_else(|| self.announce(name));
+        self.entries[position].1 = peer;
+    }
+
+    /// Makes room for so many new names.
+    pub(crate) fn reserve(&mut self, count: usize) {
         let Self { entries, table, hash } = self;
-        table.insert_unique(hash.hash_one(&name), entries.len() as u32, |&index| {
-            hash.hash_one(&entries[index as usize].0)
-        });
-        entries.push((name, peer));
+        table.reserve(count, |&position| hash.hash_one(&entries[position as usize].0));
+        entries.reserve(count);
+    }
+
+    /// Gives a new name the last position, and answers it. Whom it stands for is said by [`Self::bear`], before anybody asks.
+    pub(crate) fn announce(&mut self, name: P) -> usize {
+        let Self { entries, table, hash } = self;
+        let position = entries.len();
+        let hash_at = |&position: &u32| hash.hash_one(&entries[position as usize].0);
+        table.insert_unique(hash.hash_one(&name), position as u32, hash_at);
+        entries.push((name, Entity::PLACEHOLDER));
+        position
+    }
+
+    /// Has the names that were announced last stand for these, in their order.
+    pub(crate) fn bear(&mut self, peers: &[Entity]) {
+        let first = self.entries.len() - peers.len();
+        self.entries[first..].iter_mut().zip(peers).for_each(|((_, entry), &peer)| *entry = peer);
     }
 
     /// Forgets a name. The last one takes its place.
     pub(crate) fn remove(&mut self, name: &P) {
-        let Some(index) = self.index(name) else { return };
+        let Some(index) = self.position(name) else { return };
         self.point(name, index, None);
         self.entries.swap_remove(index);
         if let Some((moved, _)) = self.entries.get(index) {
@@ -92,7 +108,8 @@ impl<P: PeerId> Names<P> {
         }
     }
 
-    fn index(&self, name: &P) -> Option<usize> {
+    /// The position of a name, until one is removed.
+    pub(crate) fn position(&self, name: &P) -> Option<usize> {
         let is_it = |&index: &u32| self.entries[index as usize].0 == *name;
         self.table.find(self.hash.hash_one(name), is_it).map(|&index| index as usize)
     }
@@ -136,6 +153,18 @@ mod tests {
                 3 => {
                     names.remove(&name);
                     map.remove(&name);
+                }
+                4 => {
+                    // Several at once, which are named first and born after that.
+                    let new: Vec<String> = (0..random.u32(..4)).map(|number| format!("{round} {number}")).collect();
+                    names.reserve(new.len());
+                    for name in &new {
+                        assert_eq!(names.announce(name.clone()), names.len() - 1);
+                    }
+                    let born = |number| Entity::from_raw_u32(round * 8 + number).expect("a small number");
+                    let born: Vec<Entity> = (0..new.len() as u32).map(born).collect();
+                    names.bear(&born);
+                    map.extend(new.into_iter().zip(born));
                 }
                 _ => {
                     // Some names in a row, each as often as once to thrice.

@@ -4,6 +4,7 @@
 //! Reads the agendas of idleness and silence; despawns. Never looks at a peer that is not due.
 
 use bevy_ecs::prelude::*;
+use tickcast_components::few::Few;
 use tickcast_components::{BareAddr, Event, Heard, Memberships, Parked, PeerId, PeerState, SilencePolicy, Source};
 
 use crate::legs::Legs;
@@ -88,7 +89,7 @@ pub(crate) fn reap<P: PeerId>(
             commands.entity(peer).despawn();
             reaped += 1;
         } else if ends {
-            senders.dirty.list(peer, Source::Admitted, []);
+            senders.dirty.list(peer, Source::Admitted, Few::default());
             commands.entity(peer).remove::<Heard>();
         } else {
             legs.agendas.silences.push(now.after(timeout), peer);

@@ -9,7 +9,7 @@ use tickcast_components::{
 };
 
 use crate::groups::{self, Joiners};
-use crate::resources::{Dirty, LIST_KEPT_MAX, Settings};
+use crate::resources::{Dirty, LIST_KEPT_MAX, Settings, row};
 use crate::senders::Senders;
 
 /// Whether any route may have changed.
@@ -28,11 +28,12 @@ pub(crate) fn regroup<P: PeerId>(
     let mut changed = std::mem::take(&mut senders.dirty.links);
     // A peer is noted for each of its changes, of which there are two when it is resolved.
     changed.extend_from_slice(&newcomers);
-    changed.sort_by_key(by_row);
-    changed.dedup();
-    newcomers.sort_by_key(by_row);
+    for list in [&mut changed, &mut newcomers] {
+        list.sort_by_key(|&peer| row(peer));
+        list.dedup();
+    }
     let count = changed.len() as u64;
-    let mut joiners = groups.get(all).ok().map(|members| Joiners::new(all, members));
+    let mut joiners = groups.get(all).ok().filter(|_| !newcomers.is_empty()).map(|members| Joiners::new(all, members));
     let mut new = newcomers.drain(..).peekable();
     for peer in changed.drain(..) {
         let is_new = new.next_if_eq(&peer).is_some();
@@ -64,11 +65,6 @@ pub(crate) fn regroup<P: PeerId>(
     count
 }
 
-/// The order of rows: that in which entities were born, mostly.
-fn by_row(peer: &Entity) -> u32 {
-    peer.index_u32()
-}
-
 /// Where a message to a peer goes at present.
 fn route<P: PeerId>(
     peer: Entity,
@@ -85,7 +81,7 @@ fn route<P: PeerId>(
     let only = match policy {
         AddressPolicy::Failover => senders.working(peer, None).and_then(|entity| senders.endpoints.get(entity).ok()),
         AddressPolicy::All => {
-            let all = endpoints.into_iter().flat_map(|endpoints| endpoints.iter());
+            let all = endpoints.into_iter().flat_map(Endpoints::iter);
             let mut listed = all
                 .filter_map(|entity| senders.endpoints.get(entity).ok())
                 .filter(|(endpoint, ..)| !endpoint.sources.is_empty());

@@ -3,24 +3,23 @@
 //! Reads listings and look-ups from the dirty lists; writes peers' states, endpoints and resolutions. A search lasts
 //! only while something waits for it, and ends as soon as an address is known.
 
-use std::net::SocketAddr;
-
 use bevy_ecs::entity::EntityAllocator;
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::{SystemParam, SystemState};
 use tickcast_components::few::Few;
 use tickcast_components::{
-    AddressError, AddressPolicy, AfterClose, BareAddr, Endpoint, EndpointOf, EndpointState, Event, HeldLeg, InstanceOf,
-    Parked, PeerId, PeerState, Resolution, Source, Sources, Waiting,
+    AddressError, AddressPolicy, AfterClose, BareAddr, CompactAddr, Endpoint, EndpointOf, EndpointState, Endpoints,
+    Event, HeldLeg, InstanceOf, Parked, PeerId, PeerState, Resolution, Source, Sources, Timestamp, Waiting,
 };
 
 use crate::backoff;
+use crate::births::spawn_batch;
 use crate::legs::{Legs, Whose};
-use crate::resources::{Agendas, Directory, Dirty, LIST_KEPT_MAX, Listing, Now};
+use crate::resources::{
+    Agendas, Directory, Dirty, LIST_KEPT_MAX, LISTINGS_KEPT_MAX, Listing, Now, Settings, THERE, row,
+};
 use crate::senders::{Senders, merge};
 use crate::submit::check_reachable;
-
-const SOURCES: [Source; 3] = [Source::Map, Source::Edit, Source::Admitted];
 
 /// Whether there is anything to resolve.
 pub(crate) fn is_due<P: PeerId>(dirty: Res<Dirty<P>>, agendas: Res<Agendas<P>>, now: Res<Now<P>>) -> bool {
@@ -32,7 +31,7 @@ pub(crate) fn is_due<P: PeerId>(dirty: Res<Dirty<P>>, agendas: Res<Agendas<P>>, 
 pub(crate) struct Resolve<'w, 's, P: PeerId> {
     legs: Legs<'w, 's, P>,
     senders: Senders<'w, 's, P>,
-    states: Query<'w, 's, (&'static mut PeerState, &'static mut Parked)>,
+    states: Query<'w, 's, (&'static mut PeerState, &'static mut Parked, Option<&'static Endpoints>)>,
     bare: Query<'w, 's, &'static BareAddr>,
     resolutions: Query<'w, 's, &'static mut Resolution>,
     directory: Res<'w, Directory<P>>,
@@ -40,37 +39,22 @@ pub(crate) struct Resolve<'w, 's, P: PeerId> {
     commands: Commands<'w, 's>,
 }
 
-/// Lists that are applied before their commands are. A queue of commands keeps the room that it has ever had, about 200
-/// bytes for each endpoint: 100,000 peers that are admitted in one tick would leave 26 MB behind.
-const LISTINGS_AT_ONCE: usize = 1024;
-
-/// An exclusive system, so that commands can be applied in between, and endpoints spawned where they stay without any.
+/// An exclusive system, so that entities come and go at once and in numbers, and endpoints where they stay.
 pub(crate) fn resolve<P: PeerId>(world: &mut World, state: &mut SystemState<Resolve<P>>) -> u64 {
-    const THERE: &str = "the engine's resources are in the World";
     let mut items = search(&mut state.get_mut(world).expect(THERE));
-    let mut dirty = world.resource_mut::<Dirty<P>>();
-    let mut listings = std::mem::take(&mut dirty.listings);
-    dirty.listing_of.clear();
-    dirty.listing_of.shrink_to(LISTINGS_AT_ONCE);
+    state.apply(world);
+    let Resolve { legs, senders, states, entities, .. } = &mut state.get_mut(world).expect(THERE);
+    senders.dirty.tidy_listings();
+    let mut listings = std::mem::take(&mut senders.dirty.listings);
     items += listings.len() as u64;
-    let mut rest = listings.drain(..);
-    let (mut new, mut born) = (Vec::new(), Vec::new());
-    loop {
-        let Resolve { legs, senders, states, entities, commands, .. } = &mut state.get_mut(world).expect(THERE);
-        for listing in rest.by_ref().take(LISTINGS_AT_ONCE) {
-            apply(listing, legs, senders, states, entities, &mut new, &mut born, commands);
-        }
-        state.apply(world);
-        for (entity, endpoint) in born.drain(..) {
-            world.spawn_at(entity, endpoint).expect("its name was taken for it just now");
-        }
-        if rest.as_slice().is_empty() {
-            break;
-        }
+    let mut turnover = Turnover { firstborn: Vec::with_capacity(listings.len()), ..Turnover::default() };
+    for lists in listings.chunk_by(|one, other| one.peer == other.peer) {
+        apply(lists, legs, senders, states, entities, &mut turnover);
     }
-    drop(rest);
-    listings.shrink_to(LISTINGS_AT_ONCE);
-    world.resource_mut::<Dirty<P>>().listings = listings;
+    listings.clear();
+    listings.shrink_to(LISTINGS_KEPT_MAX);
+    (senders.dirty.listings, senders.dirty.listings_tidy) = (listings, 0);
+    turnover.settle(world, state);
     items
 }
 
@@ -79,16 +63,25 @@ fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
     let Resolve { legs, senders, states, bare, resolutions, directory, commands, .. } = resolve;
     let budget = legs.settings.config.resolutions_per_tick_max;
     let mut lookups = std::mem::take(&mut senders.dirty.lookups);
-    let mut items = lookups.len().min(budget) as u64;
-    for peer in lookups.drain(..lookups.len().min(budget)) {
+    let mut due: Vec<Entity> = lookups.drain(..lookups.len().min(budget)).collect();
+    let mut items = due.len() as u64;
+    // Each message to a peer that nobody looks for has asked for it.
+    due.sort_unstable_by_key(|&peer| row(peer));
+    due.dedup();
+    if !due.is_empty() {
+        senders.dirty.tidy_listings();
+    }
+    let tidy = senders.dirty.listings.len();
+    for peer in due {
         let has_endpoints = senders.peers.get(peer).is_ok_and(|endpoints| endpoints.iter().next().is_some());
         if !has_endpoints && let Ok(&BareAddr(addr)) = bare.get(peer) {
-            senders.dirty.list(peer, Source::Admitted, [addr]);
-        }
-        if look_up(peer, legs, senders, directory) || senders.dirty.is_listed(peer, Source::Admitted) {
+            senders.dirty.list(peer, Source::Admitted, Few::one(addr.into()));
             continue;
         }
-        let Ok((mut state, _)) = states.get_mut(peer) else { continue };
+        if look_up(peer, legs, senders, directory) || is_admitted(peer, &senders.dirty.listings[..tidy]) {
+            continue;
+        }
+        let Ok((mut state, ..)) = states.get_mut(peer) else { continue };
         if *state == PeerState::Ready && !has_endpoints && !is_oneself(peer, legs) {
             *state = PeerState::Unresolved;
             senders.registry.unresolved += 1;
@@ -110,7 +103,7 @@ fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
     for _ in 0..budget {
         let Some((peer, entity)) = legs.agendas.resolutions.pop_due(legs.now.at) else { break };
         items += 1;
-        let Ok((mut state, mut parked)) = states.get_mut(peer) else { continue };
+        let Ok((mut state, mut parked, _)) = states.get_mut(peer) else { continue };
         // What a search that has ended had on the agenda says nothing to the next one.
         if *state != PeerState::Resolving(entity) {
             continue;
@@ -138,6 +131,13 @@ fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
     items
 }
 
+/// Whether any of these lists, which are tidy, admits a peer somewhere.
+fn is_admitted(peer: Entity, listings: &[Listing]) -> bool {
+    let from = listings.partition_point(|listing| row(listing.peer) < row(peer));
+    let mut lists = listings[from..].iter().take_while(|list| list.peer == peer);
+    lists.any(|list| list.source == Source::Admitted && !list.addrs.as_slice().is_empty())
+}
+
 /// Whether a peer is this engine itself, which needs no address.
 fn is_oneself<P: PeerId>(peer: Entity, legs: &Legs<P>) -> bool {
     legs.settings.port.local_id.is_some() && legs.key(peer) == legs.settings.port.local_id
@@ -150,8 +150,8 @@ fn look_up<P: PeerId>(peer: Entity, legs: &Legs<P>, senders: &mut Senders<P>, di
     let port = &legs.settings.port;
     let dirty = &mut senders.dirty;
     (directory.lookup)(&key, &mut |source, list| {
-        found |= list.iter().any(|data| check_reachable(port, data.addr).is_ok());
-        dirty.list(peer, source, list.iter().map(|data| data.addr));
+        found |= list.iter().any(|data| check_reachable(port, data.addr.into()).is_ok());
+        dirty.list(peer, source, list.iter().map(|data| data.addr.into()).collect());
     });
     found
 }
@@ -171,66 +171,115 @@ pub(crate) fn end_search<P: PeerId>(entity: Entity, senders: &mut Senders<P>, co
     }
 }
 
-/// Makes a peer's endpoints those that are listed now.
+/// Makes a peer's endpoints those that are listed now. Those that are new are only noted.
 fn apply<P: PeerId>(
-    listing: Listing,
+    lists: &[Listing],
     legs: &mut Legs<P>,
     senders: &mut Senders<P>,
-    states: &mut Query<(&mut PeerState, &mut Parked)>,
+    states: &mut Query<(&mut PeerState, &mut Parked, Option<&Endpoints>)>,
     entities: &EntityAllocator,
-    new: &mut Vec<NewEndpoint>,
-    born: &mut Vec<(Entity, EndpointBundle)>,
-    commands: &mut Commands,
+    turnover: &mut Turnover,
 ) {
-    let peer = listing.peer;
+    let Some(&Listing { peer, .. }) = lists.first() else { return };
     // Oneself needs no address: messages come back or are refused.
     if is_oneself(peer, legs) {
         return;
     }
-    let Ok((before, _)) = states.get(peer).map(|(state, parked)| (*state, parked)) else { return };
-    let failover = legs.settings.config.addresses == AddressPolicy::Failover;
-    let old: Vec<Entity> = senders.peers.get(peer).map(|endpoints| endpoints.iter().collect()).unwrap_or_default();
+    let Ok((mut state, parked, endpoints)) = states.get_mut(peer) else { return };
+    senders.dirty.links.push(peer);
+    let old: Vec<Entity> = endpoints.map(|endpoints| endpoints.iter().collect()).unwrap_or_default();
+    let leaving = if old.is_empty() {
+        begin(peer, lists, legs, senders, turnover)
+    } else {
+        replace(peer, lists, old, legs, senders, entities, turnover)
+    };
+    if let Some(leaving) = leaving {
+        return empty(peer, &mut state, &leaving, legs, senders);
+    }
+    match *state {
+        PeerState::Ready => return,
+        PeerState::Resolving(entity) => {
+            senders.registry.resolutions -= 1;
+            turnover.gone.push(entity);
+        }
+        PeerState::Unresolved => {}
+    }
+    *state = PeerState::Ready;
+    senders.registry.unresolved -= 1;
+    if !parked.is_empty() {
+        senders.dirty.unparks.push(peer);
+    }
+    if let Some(peer) = legs.key(peer) {
+        legs.event(Event::Resolved { peer });
+    }
+}
 
+/// Notes the endpoints of a peer that has none yet; answers those that are to go, that is none, if it is to have none. This is what
+/// a burst of peers does, so nothing is written down in between.
+fn begin<P: PeerId>(
+    peer: Entity,
+    lists: &[Listing],
+    legs: &mut Legs<P>,
+    senders: &Senders<P>,
+    turnover: &mut Turnover,
+) -> Option<Vec<Entity>> {
+    let first = turnover.firstborn.len();
+    for &Listing { source, ref addrs, .. } in lists {
+        usable(peer, addrs, legs, |addr| {
+            let new = &mut turnover.firstborn;
+            match new[first..].iter_mut().find(|other| other.addr == addr) {
+                Some(other) => other.sources.set(source, true),
+                None => new.push(NewEndpoint::new(peer, addr, Sources::only(source), senders)),
+            }
+        });
+    }
+    (turnover.firstborn.len() == first).then(Vec::new)
+}
+
+/// Lets those of a peer's endpoints go that nobody lists any more, and the others go on. Notes those that are new. Answers those
+/// that are to go instead if no others remain.
+fn replace<P: PeerId>(
+    peer: Entity,
+    lists: &[Listing],
+    old: Vec<Entity>,
+    legs: &mut Legs<P>,
+    senders: &mut Senders<P>,
+    entities: &EntityAllocator,
+    turnover: &mut Turnover,
+) -> Option<Vec<Entity>> {
     // Who lists what: existing endpoints take note, and what remains of the lists is new.
-    for (source, list) in SOURCES.into_iter().zip(&listing.by_source) {
-        let Some(list) = list else { continue };
-        let addrs = usable(peer, list, legs);
+    let mut new: Vec<Sibling> = Vec::new();
+    for &Listing { source, addrs: ref list, .. } in lists {
+        let mut addrs = Few::default();
+        usable(peer, list, legs, |addr| addrs.push(addr));
         let addrs = addrs.as_slice();
         for &entity in &old {
             if let Ok((mut endpoint, ..)) = senders.endpoints.get_mut(entity) {
-                let stays = addrs.contains(&endpoint.addr.get());
+                let stays = addrs.contains(&endpoint.addr);
                 endpoint.sources.set(source, stays);
             }
         }
         for &addr in addrs {
-            let known = old
-                .iter()
-                .any(|&entity| senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| endpoint.addr == addr));
-            if known {
+            let is_at = |&entity: &Entity| senders.endpoints.get(entity).is_ok_and(|found| found.0.addr == addr);
+            if old.iter().any(is_at) {
                 continue;
             }
-            match new.iter_mut().find(|other| other.addr == addr) {
-                Some(other) => other.sources.set(source, true),
-                None => new.push(NewEndpoint {
+            match new.iter_mut().find(|other| other.endpoint.addr == addr) {
+                Some(other) => other.endpoint.sources.set(source, true),
+                None => new.push(Sibling {
                     entity: entities.alloc(),
-                    addr,
-                    sources: Sources::only(source),
+                    endpoint: NewEndpoint::new(peer, addr, Sources::only(source), senders),
                     predecessors: 0,
                     legs: Vec::new(),
                 }),
             }
         }
     }
-    let is_listed = |senders: &Senders<P>, entity: Entity| {
-        senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| !endpoint.sources.is_empty())
-    };
-    let kept: Vec<Entity> = old.iter().copied().filter(|&entity| is_listed(senders, entity)).collect();
-    let leaving: Vec<Entity> = old.into_iter().filter(|&entity| !is_listed(senders, entity)).collect();
-    senders.dirty.links.push(peer);
-
+    let is_listed =
+        |&entity: &Entity| senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| !endpoint.sources.is_empty());
+    let (kept, leaving): (Vec<Entity>, Vec<Entity>) = old.into_iter().partition(is_listed);
     if kept.is_empty() && new.is_empty() {
-        empty(peer, before, &leaving, legs, senders, states);
-        return;
+        return Some(leaving);
     }
     // An address that comes back while it was being replaced is the heir of the one that was to replace it.
     let comes_back = kept.iter().copied().find(|&entity| {
@@ -243,64 +292,55 @@ fn apply<P: PeerId>(
     }
     // An address that takes another's place inherits what waited there. Without one, only a failover peer's legs have
     // somewhere to go: where every address gets everything, the others had legs of their own.
+    let failover = legs.settings.config.addresses == AddressPolicy::Failover;
     let kept_heir = senders.working(peer, None).filter(|entity| kept.contains(entity)).or(kept.first().copied());
     let kept_heir = kept_heir.filter(|_| failover).or(comes_back);
     // A failover peer goes on with an address that stays and works, so that is where its legs must go.
     let goes_on = failover && kept_heir.is_some_and(|heir| senders.is_usable(heir));
     for entity in leaving {
         let new = if goes_on { None } else { new.first_mut() };
-        retire(entity, new, kept_heir, legs, senders, commands);
+        retire(entity, new, kept_heir, legs, senders, turnover);
     }
-    for endpoint in new.drain(..) {
-        born.push((endpoint.entity, endpoint.bundle(peer, legs, senders)));
+    for sibling in new {
+        sibling.endpoint.enter(sibling.entity, legs, senders);
+        turnover.siblings.push((sibling.entity, sibling.bundle(legs)));
     }
-    if before != PeerState::Ready {
-        if let PeerState::Resolving(entity) = before {
-            end_search(entity, senders, commands);
-        }
-        if let Ok((mut state, _)) = states.get_mut(peer) {
-            *state = PeerState::Ready;
-        }
-        senders.registry.unresolved -= 1;
-        senders.dirty.unparks.push(peer);
-        if let Some(peer) = legs.key(peer) {
-            legs.event(Event::Resolved { peer });
-        }
-    }
+    None
 }
 
-/// The addresses of a list that can be used, each once and in canonical form. What cannot be used is reported.
-fn usable<P: PeerId>(peer: Entity, list: &Few<SocketAddr>, legs: &mut Legs<P>) -> Few<SocketAddr> {
-    let mut addrs = Few::default();
+/// Finds the addresses of a list that can be used, each once. What cannot be used is reported.
+fn usable<P: PeerId>(peer: Entity, list: &Few<CompactAddr>, legs: &mut Legs<P>, mut found: impl FnMut(CompactAddr)) {
+    let mut before: Few<CompactAddr> = Few::default();
+    let mut count = 0;
     for &addr in list.as_slice() {
-        match check_reachable(&legs.settings.port, addr) {
-            Ok(addr) if addrs.as_slice().contains(&addr) => {}
-            Ok(addr) if addrs.as_slice().len() >= legs.settings.config.addresses_per_peer_max => {
-                if let Some(peer) = legs.key(peer) {
-                    legs.event(Event::AddressRejected { peer, error: AddressError::TooMany(addr) });
-                }
-                // One event says it all; the list may be long.
-                break;
+        let error = match check_reachable(&legs.settings.port, addr) {
+            Ok(()) if count > 0 && before.as_slice().contains(&addr) => continue,
+            Ok(()) if count < legs.settings.config.addresses_per_peer_max => {
+                before.push(addr);
+                count += 1;
+                found(addr);
+                continue;
             }
-            Ok(addr) => addrs.push(addr),
-            Err(error) => {
-                if let Some(peer) = legs.key(peer) {
-                    legs.event(Event::AddressRejected { peer, error });
-                }
-            }
+            Ok(()) => AddressError::TooMany(addr.get()),
+            Err(error) => error,
+        };
+        if let Some(peer) = legs.key(peer) {
+            legs.event(Event::AddressRejected { peer, error });
+        }
+        // One event says it all; the list may be long.
+        if matches!(error, AddressError::TooMany(_)) {
+            break;
         }
     }
-    addrs
 }
 
 /// A list has become empty: senders stop, legs wait, and the peer is unresolved.
 fn empty<P: PeerId>(
     peer: Entity,
-    before: PeerState,
+    state: &mut Mut<PeerState>,
     leaving: &[Entity],
     legs: &mut Legs<P>,
     senders: &mut Senders<P>,
-    states: &mut Query<(&mut PeerState, &mut Parked)>,
 ) {
     for &entity in leaving {
         let unlisted = senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| {
@@ -319,10 +359,8 @@ fn empty<P: PeerId>(
     // A peer that nobody wants any more, or that turned out not to have an address, is forgotten in time.
     let idle_at = legs.now.at.after(legs.settings.config.idle_age_max);
     legs.agendas.push_idle(idle_at, peer);
-    if before == PeerState::Ready {
-        if let Ok((mut state, _)) = states.get_mut(peer) {
-            *state = PeerState::Unresolved;
-        }
+    if **state == PeerState::Ready {
+        **state = PeerState::Unresolved;
         senders.registry.unresolved += 1;
         // What waits goes on searching.
         senders.dirty.lookups.push(peer);
@@ -349,11 +387,11 @@ fn revive<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P
 /// among those that stay, else ends.
 fn retire<P: PeerId>(
     entity: Entity,
-    new: Option<&mut NewEndpoint>,
+    new: Option<&mut Sibling>,
     kept_heir: Option<Entity>,
     legs: &mut Legs<P>,
     senders: &mut Senders<P>,
-    commands: &mut Commands,
+    turnover: &mut Turnover,
 ) {
     let Ok((endpoint, mut waiting, _)) = senders.endpoints.get_mut(entity) else { return };
     if matches!(endpoint.state, EndpointState::Closing(AfterClose::Remove(_))) {
@@ -379,7 +417,7 @@ fn retire<P: PeerId>(
     };
     let then = AfterClose::Remove(heir);
     if senders.close(legs, entity, then) {
-        commands.entity(entity).despawn();
+        turnover.gone.push(entity);
     }
     // Of a failover peer the endpoint that has come into use by this may have become the heir instead.
     let inherits =
@@ -389,11 +427,30 @@ fn retire<P: PeerId>(
     }
 }
 
+/// Entities that are about to come and go.
+#[derive(Default)]
+struct Turnover {
+    /// Searches that have ended, and endpoints that go at once.
+    gone: Vec<Entity>,
+    /// Endpoints of peers that had none, which is what a burst of peers brings.
+    firstborn: Vec<NewEndpoint>,
+    /// Those of peers that had others; each has its id already, and is entered.
+    siblings: Vec<(Entity, EndpointBundle)>,
+}
+
 /// An endpoint that is about to be spawned.
+#[derive(Clone, Copy)]
 struct NewEndpoint {
-    entity: Entity,
-    addr: SocketAddr,
+    peer: Entity,
+    addr: CompactAddr,
     sources: Sources,
+    shard: u16,
+}
+
+/// The same beside others, one of which it may inherit from, so that it has its entity's id before it is there.
+struct Sibling {
+    entity: Entity,
+    endpoint: NewEndpoint,
     predecessors: u16,
     legs: Vec<HeldLeg>,
 }
@@ -401,25 +458,60 @@ struct NewEndpoint {
 /// What an endpoint is born with.
 type EndpointBundle = (InstanceOf, EndpointOf, Endpoint, Waiting);
 
-impl NewEndpoint {
-    /// Enters it wherever endpoints are counted and found, and answers what it is made of.
-    fn bundle<P: PeerId>(self, peer: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>) -> EndpointBundle {
-        let endpoint = Endpoint {
-            shard: senders.shard_of(self.addr),
-            queued: true,
-            predecessors: self.predecessors,
-            ..Endpoint::new(self.addr.into(), self.sources, legs.now.at)
-        };
-        let mut waiting = Waiting::default();
-        if !self.legs.is_empty() {
-            merge(self.legs, &mut waiting.queue, legs, Whose { peer: Some(peer), addr: Some(self.addr) });
+impl Turnover {
+    /// Lets them come and go.
+    fn settle<P: PeerId>(self, world: &mut World, state: &mut SystemState<Resolve<P>>) {
+        for entity in self.gone {
+            // A host may have despawned it already.
+            let _ = world.try_despawn(entity);
         }
+        for (entity, bundle) in self.siblings {
+            world.spawn_at(entity, bundle).expect("its id was taken for it just now");
+        }
+        if self.firstborn.is_empty() {
+            return;
+        }
+        let (instance, now) = (world.resource::<Settings<P>>().instance, world.resource::<Now<P>>().at);
+        let born = spawn_batch(world, self.firstborn.iter().map(|endpoint| endpoint.bundle(instance, now)));
+        let Resolve { legs, senders, .. } = &mut state.get_mut(world).expect(THERE);
+        for (endpoint, &entity) in self.firstborn.iter().zip(&born) {
+            endpoint.enter(entity, legs, senders);
+        }
+        world.flush();
+    }
+}
+
+impl NewEndpoint {
+    fn new<P: PeerId>(peer: Entity, addr: CompactAddr, sources: Sources, senders: &Senders<P>) -> Self {
+        Self { peer, addr, sources, shard: senders.shard_of(addr.get()) }
+    }
+
+    /// What it is made of.
+    fn bundle(self, instance: u8, now: Timestamp) -> EndpointBundle {
+        let Self { peer, addr, sources, shard } = self;
+        let endpoint = Endpoint { shard, queued: true, ..Endpoint::new(addr, sources, now) };
+        (InstanceOf(instance), EndpointOf(peer), endpoint, Waiting::default())
+    }
+
+    /// Enters it wherever endpoints are counted and found.
+    fn enter<P: PeerId>(self, entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>) {
         legs.books.endpoint(None, Some(EndpointState::New));
         // A bare address is nobody: who arrives from it may be a peer that is known there too.
-        if legs.keys.contains(peer) {
-            senders.registry.owners.insert(self.addr, self.entity);
+        if legs.keys.contains(self.peer) {
+            senders.registry.owners.insert(self.addr.get(), entity);
         }
-        senders.dirty.spawns.push_back(self.entity);
-        (InstanceOf(legs.settings.instance), EndpointOf(peer), endpoint, waiting)
+        senders.dirty.spawns.push_back(entity);
+    }
+}
+
+impl Sibling {
+    /// What it is made of, what it inherits included.
+    fn bundle<P: PeerId>(self, legs: &mut Legs<P>) -> EndpointBundle {
+        let Self { endpoint: new, predecessors, legs: inherited, .. } = self;
+        let (instance, of, endpoint, mut waiting) = new.bundle(legs.settings.instance, legs.now.at);
+        if !inherited.is_empty() {
+            merge(inherited, &mut waiting.queue, legs, Whose { peer: Some(new.peer), addr: Some(new.addr.get()) });
+        }
+        (instance, of, Endpoint { predecessors, ..endpoint }, waiting)
     }
 }

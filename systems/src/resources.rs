@@ -15,9 +15,11 @@ use foldhash::quality::SeedableRandomState;
 use hashbrown::HashMap;
 use tickcast_components::few::Few;
 use tickcast_components::group::Lane;
+use tickcast_components::peer::PeerBundle;
 use tickcast_components::{
-    DropReason, EndpointCounts, EndpointState, Event, IngressPort, IoCounts, LABELS_MAX, LegCounts, NetworkConfig,
-    PeerData, PeerId, Receipt, Received, ShardPort, ShardReport, Source, Submission, TickReport, Timestamp,
+    CompactAddr, DropReason, EndpointCounts, EndpointState, Event, IngressPort, IoCounts, LABELS_MAX, LegCounts,
+    NetworkConfig, PeerData, PeerId, PeerKey, Receipt, Received, ShardPort, ShardReport, Source, Submission,
+    TickReport, Timestamp,
 };
 
 pub use crate::agenda::{Agenda, Agendas};
@@ -49,6 +51,19 @@ pub struct Settings<P: PeerId> {
     /// What the host's handles are checked against. Nobody outside submits through it: only a handle may, which says so to the
     /// frame before it exists ([`IngressPort::next_sequence`]).
     pub(crate) port: Arc<IngressPort<P>>,
+}
+
+impl<P: PeerId> Settings<P> {
+    /// Whether a peer is this engine itself.
+    pub(crate) fn is_oneself(&self, key: &P) -> bool {
+        self.port.local_id.as_ref() == Some(key)
+    }
+
+    /// What the entity of a peer is made of at first.
+    pub(crate) fn peer_bundle(&self, key: P) -> (PeerBundle, PeerKey<P>) {
+        let new = if self.is_oneself(&key) { PeerBundle::oneself } else { PeerBundle::new };
+        (new(self.instance), PeerKey(key))
+    }
 }
 
 /// The tick: its number and its only clock.
@@ -191,13 +206,16 @@ impl<P: PeerId> HostQueues<P> {
 /// leaves nothing behind.
 pub const LIST_KEPT_MAX: usize = 65_536;
 
+/// That an engine is installed, for a system that asks for its resources.
+pub(crate) const THERE: &str = "the engine's resources are in the World";
+
 /// Lists of what changed, so that no system ever looks for changes.
 #[derive(Resource, Debug)]
 pub struct Dirty<P: PeerId> {
-    /// New lists of addresses, at most one entry per peer and tick.
+    /// New lists of addresses.
     pub listings: Vec<Listing>,
-    /// Which entry of `listings` is a peer's.
-    pub listing_of: Map<Entity, usize>,
+    /// How many of them have been found to count; what has come since is behind those.
+    pub listings_tidy: usize,
     /// Peers to look up at once.
     pub lookups: Vec<Entity>,
     /// Peers that are new and join the group of all peers.
@@ -213,42 +231,73 @@ pub struct Dirty<P: PeerId> {
     marker: PhantomData<fn() -> P>,
 }
 
-/// New lists of one peer's addresses, by source.
+/// A new list of one peer's addresses. Of several by one source in one tick the last counts.
 #[derive(Debug)]
 pub struct Listing {
-    /// The peer.
+    /// The peer; [`Entity::PLACEHOLDER`] if it is nobody's.
     pub peer: Entity,
-    /// By `Source as usize`; `None` leaves what that source listed before.
-    pub by_source: [Option<Few<SocketAddr>>; 3],
+    /// Who lists them.
+    pub source: Source,
+    /// Whether it is what an endpoint has left behind, and counts only if there is no other by this source.
+    pub left: bool,
+    /// All that this source lists now; empty if it lists none.
+    pub addrs: Few<CompactAddr>,
 }
 
+/// New lists for which room is kept: some 40 kB. Only a burst of peers brings more.
+pub const LISTINGS_KEPT_MAX: usize = 1024;
+
 impl<P: PeerId> Dirty<P> {
-    /// Notes a new list; a later one of the same source in the same tick replaces it.
-    pub fn list(&mut self, peer: Entity, source: Source, addrs: impl IntoIterator<Item = SocketAddr>) {
-        *self.listed(peer, source) = Some(addrs.into_iter().collect());
+    fn new() -> Self {
+        Self {
+            listings: Vec::new(),
+            listings_tidy: 0,
+            lookups: Vec::new(),
+            newcomers: Vec::new(),
+            spawns: VecDeque::new(),
+            links: Vec::new(),
+            unparks: Vec::new(),
+            flows: Vec::new(),
+            marker: PhantomData,
+        }
     }
 
-    /// Notes a list that an endpoint has left behind, unless there is a new one of the same source in this tick.
-    pub fn list_again(&mut self, peer: Entity, source: Source, addrs: impl IntoIterator<Item = SocketAddr>) {
-        self.listed(peer, source).get_or_insert_with(|| addrs.into_iter().collect());
+    /// Notes a new list.
+    pub fn list(&mut self, peer: Entity, source: Source, addrs: Few<CompactAddr>) {
+        self.note(Listing { peer, source, left: false, addrs });
     }
 
-    /// Whether a new list of this source names any address of a peer in this tick.
-    pub fn is_listed(&self, peer: Entity, source: Source) -> bool {
-        let listing = self.listing_of.get(&peer).map(|&index| &self.listings[index]);
-        listing
-            .and_then(|listing| listing.by_source[source as usize].as_ref())
-            .is_some_and(|addrs| !addrs.as_slice().is_empty())
+    /// Notes a list that an endpoint has left behind.
+    pub fn list_again(&mut self, peer: Entity, source: Source, addrs: Few<CompactAddr>) {
+        self.note(Listing { peer, source, left: true, addrs });
     }
 
-    fn listed(&mut self, peer: Entity, source: Source) -> &mut Option<Few<SocketAddr>> {
-        let listings = &mut self.listings;
-        let index = *self.listing_of.entry(peer).or_insert_with(|| {
-            listings.push(Listing { peer, by_source: [None, None, None] });
-            listings.len() - 1
+    /// However often a host changes its mind between two ticks, there are at most about twice as many as peers and sources.
+    fn note(&mut self, listing: Listing) {
+        if self.listings.len() >= 2 * self.listings_tidy + LISTINGS_KEPT_MAX {
+            self.tidy_listings();
+        }
+        self.listings.push(listing);
+    }
+
+    /// Brings together what is about one peer, in the order of their entities, and keeps one list of each source.
+    pub fn tidy_listings(&mut self) {
+        let about = |listing: &Listing| (row(listing.peer), listing.source as u8);
+        self.listings.sort_by_key(about);
+        self.listings.dedup_by(|later, earlier| {
+            let is_same = about(later) == about(earlier);
+            if is_same && !later.left {
+                std::mem::swap(later, earlier);
+            }
+            is_same
         });
-        &mut self.listings[index].by_source[source as usize]
+        self.listings_tidy = self.listings.len();
     }
+}
+
+/// The order in which a burst of peers is taken: that in which their entities were made, which is how they lie in memory.
+pub(crate) fn row(peer: Entity) -> u64 {
+    u64::from(peer.index_u32()) << 32 | u64::from(peer.generation().to_bits())
 }
 
 /// One change of the directory, on its way into the tick.
@@ -259,7 +308,7 @@ pub struct DirectoryChange<P> {
     /// Who lists them.
     pub source: Source,
     /// All that this source lists now; empty if it lists none.
-    pub addrs: Vec<PeerData>,
+    pub addrs: Few<CompactAddr>,
 }
 
 /// Directory changes that may wait for the tick. Full: the task that compares maps waits, an edit is refused.
@@ -419,17 +468,7 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
     });
     world.insert_resource(Agendas::<P>::new(Map::with_hasher(hash()), Map::with_hasher(hash())));
     world.insert_resource(Connects::<P>::new());
-    world.insert_resource(Dirty::<P> {
-        listings: Vec::new(),
-        listing_of: Map::with_hasher(hash()),
-        lookups: Vec::new(),
-        newcomers: Vec::new(),
-        spawns: VecDeque::new(),
-        links: Vec::new(),
-        unparks: Vec::new(),
-        flows: Vec::new(),
-        marker,
-    });
+    world.insert_resource(Dirty::<P>::new());
     world.insert_resource(parts.directory);
     world.insert_resource(Dice::<P> { random: fastrand::Rng::with_seed(parts.seed), marker });
     world.insert_resource(Shutdown::<P> { phase: Phase::Running, marker });
@@ -437,4 +476,43 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
     world.insert_resource(Watch::<P> { stopwatch: parts.stopwatch, marker });
     world.insert_resource(Latest::<P> { report: TickReport::default(), marker });
     world.insert_resource(tickcast_components::peer::Departed::<P>(Vec::new()));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Goal: whatever is listed in whatever order, of each peer and source there is the last list, or else the first that an
+    /// endpoint has left behind; and however much is listed, no more than about twice as many are kept.
+    #[test]
+    fn the_last_list_of_each_source_is_kept() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let sources = [Source::Map, Source::Edit, Source::Admitted];
+        for peers in [1, 3, 40, 2_000] {
+            let mut dirty = Dirty::<u64>::new();
+            let mut kept: BTreeMap<(u64, u8), (bool, u16)> = BTreeMap::new();
+            for number in 0..20_000u16 {
+                let peer = Entity::from_raw_u32(random.u32(..peers)).expect("a small number");
+                let source = sources[random.usize(..3)];
+                let addrs = Few::one(SocketAddr::from(([10, 0, 0, 1], number)).into());
+                let place = kept.entry((row(peer), source as u8));
+                if random.u32(..3) == 0 {
+                    dirty.list_again(peer, source, addrs);
+                    place.or_insert((true, number));
+                } else {
+                    dirty.list(peer, source, addrs);
+                    place.insert_entry((false, number));
+                }
+                assert!(dirty.listings.len() <= 2 * 3 * peers as usize + LISTINGS_KEPT_MAX);
+            }
+            dirty.tidy_listings();
+            let listed: Vec<_> = dirty.listings.iter().map(|list| (row(list.peer), list.source as u8)).collect();
+            assert_eq!(listed, kept.keys().copied().collect::<Vec<_>>());
+            for (list, (left, number)) in dirty.listings.iter().zip(kept.into_values()) {
+                assert_eq!((list.left, list.addrs.as_slice()[0].get().port()), (left, number));
+            }
+        }
+    }
 }

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
+use tickcast_components::few::Few;
 use tickcast_components::{
     AddressPolicy, AfterClose, CloseUnwritten, CompactAddr, DropReason, Endpoint, EndpointOf, EndpointState, Endpoints,
     HeldLeg, HeldQueue, Outage, PeerId, ShardOp, Source, Sources, StopCause, Waiting,
@@ -75,7 +76,7 @@ impl<P: PeerId> Senders<'_, '_, P> {
     pub fn set(&mut self, legs: &mut Legs<P>, entity: Entity, state: EndpointState) {
         let Ok((mut endpoint, _, of)) = self.endpoints.get_mut(entity) else { return };
         let peer = of.0;
-        change(&mut endpoint, state, entity, peer, legs, &mut self.dirty);
+        change_state(&mut endpoint, state, entity, peer, legs, &mut self.dirty);
         self.choose_if_failover(legs, peer);
     }
 
@@ -95,7 +96,7 @@ impl<P: PeerId> Senders<'_, '_, P> {
     pub fn up(&mut self, legs: &mut Legs<P>, entity: Entity) {
         let Ok((mut endpoint, mut waiting, of)) = self.endpoints.get_mut(entity) else { return };
         let peer = of.0;
-        change_to_up(&mut endpoint, &mut waiting, entity, peer, legs, &mut self.dirty);
+        come_up(&mut endpoint, &mut waiting, entity, peer, legs, &mut self.dirty);
         self.choose_if_failover(legs, peer);
     }
 
@@ -335,7 +336,7 @@ impl<P: PeerId> Senders<'_, '_, P> {
             AfterClose::Stop
         } else if accepted {
             // Whoever has connected from there has to come back. Perhaps the host has heard of it before us.
-            self.dirty.list_again(peer, Source::Admitted, []);
+            self.dirty.list_again(peer, Source::Admitted, Few::default());
             AfterClose::Unlist
         } else {
             let heir = self.usable_other(legs, peer, entity);
@@ -445,7 +446,7 @@ impl<P: PeerId> Senders<'_, '_, P> {
 }
 
 /// Moves an endpoint of this peer to another state. [`Senders::choose_if_failover`] has to follow.
-pub(crate) fn change<P: PeerId>(
+pub(crate) fn change_state<P: PeerId>(
     endpoint: &mut Endpoint,
     state: EndpointState,
     entity: Entity,
@@ -476,7 +477,7 @@ pub(crate) fn change<P: PeerId>(
 }
 
 /// The same for one that becomes writable.
-pub(crate) fn change_to_up<P: PeerId>(
+pub(crate) fn come_up<P: PeerId>(
     endpoint: &mut Endpoint,
     waiting: &mut Waiting,
     entity: Entity,
@@ -484,7 +485,7 @@ pub(crate) fn change_to_up<P: PeerId>(
     legs: &mut Legs<P>,
     dirty: &mut Dirty<P>,
 ) {
-    change(endpoint, EndpointState::Up, entity, peer, legs, dirty);
+    change_state(endpoint, EndpointState::Up, entity, peer, legs, dirty);
     let config = &legs.settings.config;
     waiting.credit(config.endpoint_legs_max as u32, config.endpoint_bytes_max as u64);
     endpoint.credit_asked = false;

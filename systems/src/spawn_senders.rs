@@ -10,7 +10,7 @@ use tickcast_components::{AddressPolicy, Endpoint, EndpointState, Event, PeerId,
 use crate::connects::LINE_SLACK;
 use crate::legs::Legs;
 use crate::resources::{Agendas, Connects, Dirty, LIST_KEPT_MAX, Now, Phase, Settings, Shutdown};
-use crate::senders::{LOOKS_AHEAD, Senders, begin_outage, change, change_to_up, end_outage, is_accepted};
+use crate::senders::{LOOKS_AHEAD, Senders, begin_outage, change_state, come_up, end_outage, is_accepted};
 
 /// Whether any endpoint wants a sender and may have one.
 pub(crate) fn is_due<P: PeerId>(
@@ -47,9 +47,9 @@ pub(crate) fn spawn_senders<P: PeerId>(
             (spawned, begun) = (spawned + 1, begun + usize::from(wish == Wish::Dial));
         }
     }
-    let burst = senders.dirty.spawns.len().min(spawns_max);
-    legs.reserve_events(burst);
-    senders.reserve_ops(burst);
+    let (connected, wanted) = (legs.settings.connected, senders.dirty.spawns.len());
+    senders.reserve_ops(wanted.min(if connected { allowance - begun } else { spawns_max }));
+    legs.reserve_events(if connected { 0 } else { wanted.min(spawns_max) });
     while spawned < spawns_max
         && let Some(entity) = senders.dirty.spawns.pop_front()
     {
@@ -136,9 +136,9 @@ fn open<P: PeerId>(entity: Entity, wish: Wish, legs: &mut Legs<P>, senders: &mut
     let endpoint: &mut Endpoint = &mut endpoint;
     (endpoint.slot, endpoint.generation, endpoint.queued) = (slot, generation, false);
     if wish == Wish::Open {
-        change_to_up(endpoint, &mut waiting, entity, peer, legs, &mut senders.dirty);
+        come_up(endpoint, &mut waiting, entity, peer, legs, &mut senders.dirty);
     } else {
-        change(endpoint, EndpointState::Connecting, entity, peer, legs, &mut senders.dirty);
+        change_state(endpoint, EndpointState::Connecting, entity, peer, legs, &mut senders.dirty);
     }
     senders.choose_if_failover(legs, peer);
     if wish == Wish::Open

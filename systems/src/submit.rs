@@ -1,10 +1,9 @@
 //! Submission: what is checked before a message is taken, on whichever thread.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use tickcast_components::{
-    AddressError, Addressed, IngressPort, Message, PeerId, SendError, Submission, Target, canonical, check_address,
+    AddressError, Addressed, CompactAddr, IngressPort, Message, PeerId, SendError, Submission, Target,
 };
 
 /// Checks everything about a submission that can be known without the World, and brings its address into canonical
@@ -25,8 +24,9 @@ pub fn check<P: PeerId>(port: &IngressPort<P>, to: &mut Addressed<P>, message: &
     match &mut to.target {
         Target::Peer(peer) if port.local_id.as_ref() == Some(peer) && !loops_back(port) => Err(SendError::ToOneself),
         Target::Addr(addr) => {
-            *addr = check_reachable(port, *addr)?;
-            Ok(())
+            let compact = CompactAddr::from(*addr);
+            *addr = compact.get();
+            Ok(check_reachable(port, compact)?)
         }
         _ => Ok(()),
     }
@@ -62,20 +62,21 @@ pub fn loops_back<P>(port: &IngressPort<P>) -> bool {
     port.loopback.load(Ordering::Relaxed) != 0
 }
 
-/// The canonical form of an address that this engine can reach and may send to.
+/// Whether this engine can reach an address and may send to it.
 ///
 /// # Errors
 ///
 /// The [`AddressError`].
-pub fn check_reachable<P>(port: &IngressPort<P>, addr: SocketAddr) -> Result<SocketAddr, AddressError> {
-    let addr = check_address(addr)?;
+#[inline]
+pub fn check_reachable<P>(port: &IngressPort<P>, addr: CompactAddr) -> Result<(), AddressError> {
+    addr.check()?;
     let reachable = if addr.is_ipv4() { port.ipv4 } else { port.ipv6 };
     if !reachable {
-        Err(AddressError::Family(addr))
-    } else if port.local_addrs.contains(&canonical(addr)) && !loops_back(port) {
-        Err(AddressError::Oneself(addr))
+        Err(AddressError::Family(addr.get()))
+    } else if port.local_addrs.iter().any(|own| addr == *own) && !loops_back(port) {
+        Err(AddressError::Oneself(addr.get()))
     } else {
-        Ok(addr)
+        Ok(())
     }
 }
 

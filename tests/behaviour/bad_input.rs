@@ -14,6 +14,7 @@ use tickcast::{
 };
 use tokio::sync::watch;
 
+use crate::sim::{Sim, client, got};
 use crate::support::{Loopback, addr, client_socket, dropped, loopback, message, read};
 
 fn default() -> Loopback {
@@ -611,6 +612,31 @@ fn too_many_peers_is_an_outcome() {
     }
     let report = net.settle();
     assert_eq!((report.legs.dropped[DropReason::TooManyPeers], report.legs.written), (1, 1));
+}
+
+/// Goal: of what the directory says of a peer within one tick the last word counts, whether anybody has heard of the peer or not.
+/// Who is only taken off a list is nobody, and for whom there is no room nobody either; the next word about him is heard.
+#[tokio::test(start_paused = true)]
+async fn the_last_word_of_a_tick_counts() {
+    let mut sim = Sim::datagrams(NetworkConfig { unresolved_peers_max: 3, ..NetworkConfig::default() });
+    let sockets = [1, 2, 3, 4].map(|n| sim.network.endpoint(client(n)));
+    for known in [false, true] {
+        sim.list(1, &[client(4)]);
+        sim.list(2, &[]);
+        sim.list(3, &[client(3)]);
+        sim.list(1, &[client(3), client(1)]);
+        sim.list(3, &[]);
+        sim.list(1, &[client(1)]);
+        // Behind three others, two of whom have been named in this tick, and the third has an address by now.
+        sim.list(4, &[client(2)]);
+        sim.list(5, &[client(2)]);
+        let report = sim.ticks(2).await;
+        assert_eq!(report.peers, if known { 4 } else { 3 }, "known: {known}");
+        assert_eq!((report.endpoints.up, report.unresolved), (report.peers - 1, 1), "known: {known}");
+        sim.net.send(Target::All, message("all").expires_in(Duration::from_secs(1))).unwrap();
+        sim.ticks(2).await;
+        assert_eq!(sockets.each_ref().map(|socket| got(socket).len() as u64), [1, report.peers - 2, 0, 0]);
+    }
 }
 
 /// A transport of the test's own that may not bind.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tickcast::bevy_ecs::prelude::*;
-use tickcast::components::{Endpoint, Endpoints, Parked, Pending, Resolution};
+use tickcast::components::{Endpoint, Endpoints, Parked, PeerKey, Pending, Resolution};
 use tickcast::systems::{host, resources};
 use tickcast::transport::memory::{MemoryNetwork, MemorySocket};
 use tickcast::{
@@ -245,6 +245,44 @@ async fn a_despawned_peer_takes_its_legs_along() {
     assert!(got(&socket).is_empty());
     assert_eq!(host::peer::<u64>(&host.world, &1), None);
     assert_ne!(host::add_peer(&mut host.world, 1u64).unwrap(), ready);
+    host.still_works().await;
+}
+
+/// Goal: what a host's observers do about new peers finds each by its id, however many there are at once, and may make others and
+/// remove some: every id goes on meaning the same peer.
+#[tokio::test(start_paused = true)]
+async fn a_hosts_observers_know_new_peers_by_their_ids() {
+    let mut host = Host::new();
+    let old = [50, 51].map(|n| host.admit(n).1);
+    host.ticks(2).await;
+    let group = host::create_group::<u64>(&mut host.world);
+    host.world.add_observer(move |new: On<Add<PeerKey<u64>>>, keys: Query<&PeerKey<u64>>, mut commands: Commands| {
+        let (peer, id) = (new.entity, keys.get(new.entity).unwrap().0);
+        commands.queue(move |world: &mut World| {
+            assert_eq!(host::peer(world, &id), Some(peer), "peer {id}");
+            host::join(world, group, peer).unwrap();
+            match id {
+                1 => {
+                    host::remove_peer(world, &50u64).unwrap();
+                    host::add_peer(world, 60u64).unwrap();
+                }
+                3 => host::remove_peer(world, &2u64).unwrap(),
+                _ => {}
+            }
+        });
+    });
+    let new = [1, 2, 3, 4].map(|n| host.network.endpoint(client(n)));
+    let directory = host.engine.directory();
+    for n in 1..=4 {
+        directory.insert(u64::from(n), vec![client(n).into()]).unwrap();
+    }
+    host.ticks(3).await;
+    let ids = [1, 3, 4, 51].map(|id| host.send(Target::Peer(id), message(format!("to {id}"))));
+    host.send(Target::Group(group), message("group").expires_in(Duration::from_secs(1)));
+    host.ticks(3).await;
+    let texts: Vec<String> = new.iter().chain(&old).flat_map(got).collect();
+    assert_eq!(texts, ["to 1", "group", "to 3", "group", "to 4", "group", "to 51"]);
+    assert!(ids.iter().all(|&id| host.outcomes(id) == [Outcome::Written]));
     host.still_works().await;
 }
 
