@@ -17,11 +17,10 @@ pub(crate) fn join(
     members: &mut Members,
     memberships: &mut Memberships,
 ) -> bool {
-    if memberships.iter().any(|other| other == group) {
+    let index = members.list.len() as u32;
+    if !enlist(group, index, memberships) {
         return false;
     }
-    let index = members.list.len() as u32;
-    memberships.0.push(Membership { group, index });
     members.list.push(Member { peer, place: Place::Indirect(0) });
     put(members, index, link);
     true
@@ -41,9 +40,7 @@ impl Joiners {
 
     /// Adds a peer, unless it is a member already. Its own list has its place from now on.
     pub(crate) fn push(&mut self, peer: Entity, link: Link, memberships: &mut Memberships) {
-        if memberships.iter().all(|other| other != self.group) {
-            let index = self.first_index + self.list.len() as u32;
-            memberships.0.push(Membership { group: self.group, index });
+        if enlist(self.group, self.first_index + self.list.len() as u32, memberships) {
             self.list.push((peer, link));
         }
     }
@@ -67,6 +64,15 @@ impl Joiners {
             }
         }
     }
+}
+
+/// Puts a group on a peer's own list. Answers whether it was not there yet.
+fn enlist(group: Entity, index: u32, memberships: &mut Memberships) -> bool {
+    let is_new = memberships.iter().all(|other| other != group);
+    if is_new {
+        memberships.0.push(Membership { group, index });
+    }
+    is_new
 }
 
 /// Takes a member out. Answers the index that it had and the peer that has it now, whose own list must follow.

@@ -12,8 +12,8 @@ use thiserror::Error;
 use tickcast_components::few::Few;
 use tickcast_components::group::Membership;
 use tickcast_components::{
-    AddressError, CompactAddr, DropReason, Endpoint, EndpointState, Endpoints, GroupId, Heard, InstanceOf, Link,
-    Members, Memberships, MessageId, PeerId, Pending, Route, ShardOp, Source, Timestamp,
+    AddressError, DropReason, Endpoint, EndpointState, Endpoints, GroupId, Heard, InstanceOf, Link, Members,
+    Memberships, MessageId, PeerId, Pending, Route, ShardOp, Source, Timestamp,
 };
 
 use crate::births::spawn_batch;
@@ -187,8 +187,7 @@ fn new_peer<P: PeerId>(
 /// [`PeerError::Address`], [`PeerError::TooManyPeers`], [`PeerError::TooManyAdmitted`].
 pub fn admit<P: PeerId>(world: &mut World, key: P, addr: SocketAddr) -> Result<Entity, PeerError> {
     let settings = world.resource::<Settings<P>>();
-    let addr = CompactAddr::from(addr);
-    check_reachable(&settings.port, addr)?;
+    let addr = check_reachable(&settings.port, addr)?;
     if world.resource::<Registry<P>>().admitted >= settings.config.admitted_peers_max
         && peer(world, &key).is_none_or(|peer| !world.get::<Heard>(peer).is_some_and(|heard| heard.counted))
     {
@@ -218,8 +217,7 @@ pub fn admit<P: PeerId>(world: &mut World, key: P, addr: SocketAddr) -> Result<E
 ///
 /// The [`AddressError`].
 pub fn challenge<P: PeerId>(world: &mut World, addr: SocketAddr, epoch: u32) -> Result<(), AddressError> {
-    let addr = CompactAddr::from(addr);
-    check_reachable(&world.resource::<Settings<P>>().port, addr)?;
+    let addr = check_reachable(&world.resource::<Settings<P>>().port, addr)?;
     // The first shard is the one that hears the answer, and it has the secret.
     world.resource_mut::<Shards<P>>().list[0].op(ShardOp::Challenge { addr, epoch });
     Ok(())
@@ -254,8 +252,7 @@ pub fn refuse<P: PeerId>(world: &mut World, addr: SocketAddr) -> Result<(), Refu
 ///
 /// [`PeerError::UnknownPeer`], [`PeerError::NotAdmitted`], [`PeerError::Address`].
 pub fn readdress<P: PeerId>(world: &mut World, key: &P, addr: SocketAddr) -> Result<(), PeerError> {
-    let addr = CompactAddr::from(addr);
-    check_reachable(&world.resource::<Settings<P>>().port, addr)?;
+    let addr = check_reachable(&world.resource::<Settings<P>>().port, addr)?;
     let peer = peer(world, key).ok_or(PeerError::UnknownPeer)?;
     let now = world.resource::<Now<P>>().at;
     let Some(mut heard) = world.get_mut::<Heard>(peer) else { return Err(PeerError::NotAdmitted) };

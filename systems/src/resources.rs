@@ -214,8 +214,6 @@ pub(crate) const THERE: &str = "the engine's resources are in the World";
 pub struct Dirty<P: PeerId> {
     /// New lists of addresses.
     pub listings: Vec<Listing>,
-    /// How many of them have been found to count; what has come since is behind those.
-    pub listings_tidy: usize,
     /// Peers to look up at once.
     pub lookups: Vec<Entity>,
     /// Peers that are new and join the group of all peers.
@@ -251,7 +249,6 @@ impl<P: PeerId> Dirty<P> {
     fn new() -> Self {
         Self {
             listings: Vec::new(),
-            listings_tidy: 0,
             lookups: Vec::new(),
             newcomers: Vec::new(),
             spawns: VecDeque::new(),
@@ -274,8 +271,9 @@ impl<P: PeerId> Dirty<P> {
 
     /// However often a host changes its mind between two ticks, there are at most about twice as many as peers and sources.
     fn note(&mut self, listing: Listing) {
-        if self.listings.len() >= 2 * self.listings_tidy + LISTINGS_KEPT_MAX {
+        if self.listings.len() == self.listings.capacity() {
             self.tidy_listings();
+            self.listings.reserve_exact(self.listings.len());
         }
         self.listings.push(listing);
     }
@@ -291,7 +289,6 @@ impl<P: PeerId> Dirty<P> {
             }
             is_same
         });
-        self.listings_tidy = self.listings.len();
     }
 }
 

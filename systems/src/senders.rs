@@ -86,10 +86,7 @@ impl<P: PeerId> Senders<'_, '_, P> {
         for shard in &mut self.shards.list {
             shard.batch.ops.reserve(each);
             shard.batch.entries.reserve(each);
-            shard.slots.reserve(each.saturating_sub(shard.free.len()));
         }
-        self.dirty.links.reserve(count);
-        self.dirty.flows.reserve(count);
     }
 
     /// Makes an endpoint writable.

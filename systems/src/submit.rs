@@ -24,9 +24,8 @@ pub fn check<P: PeerId>(port: &IngressPort<P>, to: &mut Addressed<P>, message: &
     match &mut to.target {
         Target::Peer(peer) if port.local_id.as_ref() == Some(peer) && !loops_back(port) => Err(SendError::ToOneself),
         Target::Addr(addr) => {
-            let compact = CompactAddr::from(*addr);
-            *addr = compact.get();
-            Ok(check_reachable(port, compact)?)
+            *addr = check_reachable(port, *addr)?.get();
+            Ok(())
         }
         _ => Ok(()),
     }
@@ -62,13 +61,14 @@ pub fn loops_back<P>(port: &IngressPort<P>) -> bool {
     port.loopback.load(Ordering::Relaxed) != 0
 }
 
-/// Whether this engine can reach an address and may send to it.
+/// The compact form of an address that this engine can reach and may send to.
 ///
 /// # Errors
 ///
 /// The [`AddressError`].
 #[inline]
-pub fn check_reachable<P>(port: &IngressPort<P>, addr: CompactAddr) -> Result<(), AddressError> {
+pub fn check_reachable<P>(port: &IngressPort<P>, addr: impl Into<CompactAddr>) -> Result<CompactAddr, AddressError> {
+    let addr = addr.into();
     addr.check()?;
     let reachable = if addr.is_ipv4() { port.ipv4 } else { port.ipv6 };
     if !reachable {
@@ -76,7 +76,7 @@ pub fn check_reachable<P>(port: &IngressPort<P>, addr: CompactAddr) -> Result<()
     } else if port.local_addrs.iter().any(|own| addr == *own) && !loops_back(port) {
         Err(AddressError::Oneself(addr.get()))
     } else {
-        Ok(())
+        Ok(addr)
     }
 }
 
