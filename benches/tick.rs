@@ -19,7 +19,7 @@ use tickcast::bevy_ecs::prelude::*;
 use tickcast::components::peer::PeerBundle;
 use tickcast::components::{Endpoint, EndpointOf, Endpoints, InstanceOf, PeerKey, Source, Sources, Timestamp, Waiting};
 use tickcast::transport::memory::MemoryNetwork;
-use tickcast::{Bytes, Message, NetworkConfig, Target, Tickcast};
+use tickcast::{Bytes, Message, MessageId, NetworkConfig, Target, Tickcast};
 
 use crate::peers::{addr, settle};
 use crate::record::Row;
@@ -187,12 +187,27 @@ fn group(figures: &mut Figures) {
 /// One message each to many peers: with one constant payload; with payloads that the host has just made, which is what
 /// pushes the engine's own data out of the cache; and to the same peers in no order, where nothing is beside the last one.
 fn unicast(figures: &mut Figures) {
-    unicast_of(figures, "unicast", "constant payloads", false, false);
-    unicast_of(figures, "unicast-own", "own payloads", true, false);
-    unicast_of(figures, "unicast-shuffled", "in no order", false, true);
+    let inline = |net: &mut Tickcast<u64>, target, payload| net.send(target, Message::new(payload)).unwrap();
+    unicast_of(figures, "unicast", "constant payloads", false, false, inline);
+    unicast_of(figures, "unicast-own", "own payloads", true, false, inline);
+    unicast_of(figures, "unicast-called", "own payloads, by a function", true, false, send_by_function);
+    unicast_of(figures, "unicast-shuffled", "in no order", false, true, inline);
 }
 
-fn unicast_of(figures: &mut Figures, workload: &'static str, title: &str, own: bool, shuffled: bool) {
+/// As a host does whose calls of `send` are all in one place.
+#[inline(never)]
+fn send_by_function(net: &mut Tickcast<u64>, target: Target<u64>, payload: Bytes) -> MessageId {
+    net.send(target, Message::new(payload)).unwrap()
+}
+
+fn unicast_of(
+    figures: &mut Figures,
+    workload: &'static str,
+    title: &str,
+    own: bool,
+    shuffled: bool,
+    send: impl Fn(&mut Tickcast<u64>, Target<u64>, Bytes) -> MessageId,
+) {
     let mut random = fastrand::Rng::with_seed(1);
     for peers in [100u64, 1_000, 10_000] {
         let mut net = engine(peers);
@@ -206,7 +221,7 @@ fn unicast_of(figures: &mut Figures, workload: &'static str, title: &str, own: b
             let began = Instant::now();
             for &peer in &order {
                 let payload = made.pop().unwrap_or(Bytes::from_static(&[7; 64]));
-                net.send(Target::Peer(peer), Message::new(payload)).unwrap();
+                send(&mut net, Target::Peer(peer), payload);
             }
             let report = net.step();
             samples.push(began.elapsed());

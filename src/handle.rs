@@ -60,7 +60,7 @@ mod tests {
     use std::sync::Barrier;
     use std::time::Duration;
 
-    use tickcast_components::{Event, NetworkConfig, Submission, Target};
+    use tickcast_components::{Destination, Event, NetworkConfig, Submission, Target};
 
     use super::*;
     use crate::tickcast::Tickcast;
@@ -81,7 +81,7 @@ mod tests {
         }
         let sequence = port.next_sequence();
         let message = Message::new("1").receipt();
-        let submission = Submission::new(sequence, Target::Peer(7).into(), message, port.origin);
+        let submission = Submission::new(sequence, Destination::Peer(7), message, port.origin);
         port.queue.push(submission).unwrap();
         for _ in 0..100 {
             net.step();

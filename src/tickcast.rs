@@ -15,7 +15,7 @@ use tickcast_systems::{Audit, audit};
 
 use crate::builder::Builder;
 use crate::directory::DirectoryHandle;
-use crate::engine::{ChallengeError, Engine, refused};
+use crate::engine::{ChallengeError, Engine};
 use crate::handle::SendHandle;
 use crate::profile::Profile;
 
@@ -81,13 +81,19 @@ impl<P: PeerId> Tickcast<P> {
     #[expect(clippy::inline_always, reason = "as `Engine::send`")]
     #[inline(always)]
     pub fn send(&mut self, to: impl Into<Addressed<P>>, message: Message) -> Result<MessageId, SendError> {
-        let to = to.into();
+        match to.into() {
+            Addressed { target: Target::Peer(peer), except: None } => self.engine.send_to_peer(peer, message),
+            to => self.send_to_any(to, message),
+        }
+    }
+
+    fn send_to_any(&mut self, to: Addressed<P>, message: Message) -> Result<MessageId, SendError> {
         if let Target::Group(group) = to.target
             && self.world.get::<Members>(group.0).is_none()
         {
-            return Err(refused((to, message), SendError::UnknownGroup));
+            return Err(SendError::UnknownGroup);
         }
-        self.engine.send(to, message)
+        self.engine.send_to_any(to, message)
     }
 
     /// Submits several messages, in order; those behind one that is refused are not tried.

@@ -182,9 +182,13 @@ impl<P> Target<P> {
 }
 
 impl<P> From<Target<P>> for Addressed<P> {
-    #[inline]
+    #[expect(clippy::inline_always, reason = "in line with whoever sends, as the engine's `send`")]
+    #[inline(always)]
     fn from(target: Target<P>) -> Self {
-        Self { target, except: None }
+        match target {
+            Target::Peer(peer) => Self { target: Target::Peer(peer), except: None },
+            target => Self { target, except: None },
+        }
     }
 }
 
@@ -216,8 +220,6 @@ pub enum Destination<P> {
 }
 
 impl<P> From<Addressed<P>> for Destination<P> {
-    #[expect(clippy::inline_always, reason = "as Submission::new")]
-    #[inline(always)]
     fn from(addressed: Addressed<P>) -> Self {
         if addressed.except.is_some() {
             return with_exclusions(addressed);
@@ -277,7 +279,7 @@ impl<P> Submission<P> {
     #[must_use]
     #[expect(clippy::inline_always, reason = "a message is written once, into its lane")]
     #[inline(always)]
-    pub fn new(sequence: u64, to: Addressed<P>, message: Message, origin: Instant) -> Self {
+    pub fn new(sequence: u64, to: Destination<P>, message: Message, origin: Instant) -> Self {
         let Message { payload, label, deadline, overflow, receipt, ack, reliable: _ } = message;
         let (deadline, expires_in) = match deadline {
             Deadline::None => (Timestamp::NEVER, false),
@@ -286,7 +288,7 @@ impl<P> Submission<P> {
         };
         let overflow = overflow.into();
         let message = BatchMessage { payload, sequence, order: 0, deadline, overflow, label, receipt, ack };
-        Self { to: to.into(), message, expires_in }
+        Self { to, message, expires_in }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Reads both lanes, at most as much as their bounds allow; writes pooled message entities and the list of fresh ones.
 //! A peer that nobody has heard of gets its entity here. Cost: O(messages).
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -89,7 +90,7 @@ pub(crate) fn ingest<P: PeerId>(
     // look-up at a time would wait for each (`benches/tick.rs`, unicast in no order).
     let mut known = [None; LOOKUPS_AHEAD];
     let mut place = Place::default();
-    let mut rest = lane.drain(..);
+    let mut rest = lane.drain();
     while !rest.as_slice().is_empty() {
         let stretch = rest.as_slice().len().min(LOOKUPS_AHEAD);
         for (known, submission) in known.iter_mut().zip(rest.as_slice()) {
@@ -99,7 +100,7 @@ pub(crate) fn ingest<P: PeerId>(
             };
         }
         for (known, submission) in known.iter().zip(rest.by_ref().take(stretch)) {
-            let Submission { to, message, expires_in } = submission;
+            let Submission { to, message, expires_in } = ManuallyDrop::into_inner(submission);
             let to = match *known {
                 Some(peer) if !is_closed => (Recipients::One(peer), 1),
                 _ => {

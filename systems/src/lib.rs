@@ -41,6 +41,7 @@ pub mod senders;
 mod shards;
 pub mod shown;
 mod spawn_senders;
+mod submissions;
 pub mod submit;
 mod wheel;
 

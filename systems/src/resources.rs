@@ -18,8 +18,7 @@ use tickcast_components::group::Lane;
 use tickcast_components::peer::PeerBundle;
 use tickcast_components::{
     CompactAddr, DropReason, EndpointCounts, EndpointState, Event, IngressPort, IoCounts, LABELS_MAX, LegCounts,
-    NetworkConfig, PeerData, PeerId, PeerKey, Receipt, Received, ShardPort, ShardReport, Source, Submission,
-    TickReport, Timestamp,
+    NetworkConfig, PeerData, PeerId, PeerKey, Receipt, Received, ShardPort, ShardReport, Source, TickReport, Timestamp,
 };
 
 pub use crate::agenda::{Agenda, Agendas};
@@ -28,6 +27,7 @@ pub use crate::names::Names;
 pub use crate::outages::Outages;
 pub use crate::owners::Owners;
 pub use crate::shards::{Shard, Shards, SlotEntry};
+pub use crate::submissions::Submissions;
 pub use crate::wheel::Wheel;
 
 /// A map whose hash is keyed from the engine's seed: the same in every run of a simulation, unknown to an attacker who
@@ -80,7 +80,7 @@ pub struct Now<P: PeerId> {
 #[derive(Resource, Debug)]
 pub struct Ingress<P: PeerId> {
     /// In the order of their sequence numbers.
-    pub lane: Vec<Submission<P>>,
+    pub lane: Submissions<P>,
     /// The sum of their payloads.
     pub bytes: u64,
     /// The last sequence number that had been given out when submissions were last taken in.
@@ -426,7 +426,7 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
         port: parts.ingress,
     });
     world.insert_resource(Now::<P> { tick: 0, at: Timestamp(0), marker });
-    world.insert_resource(Ingress::<P> { lane: Vec::new(), bytes: 0, mark: 0, cancelled: Vec::new() });
+    world.insert_resource(Ingress::<P> { lane: Submissions::new(), bytes: 0, mark: 0, cancelled: Vec::new() });
     world.insert_resource(Registry::<P> {
         peers: Names::new(hash()),
         bare: Map::with_hasher(hash()),
