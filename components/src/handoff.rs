@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 use thiserror::Error;
 
-use crate::compact::{CompactAddr, CompactOverflow};
+use crate::compact::{CompactAddr, CompactBool, CompactOverflow};
 use crate::config::HelloPolicy;
 use crate::identity::{Identity, Label, Slot};
 use crate::inbound::Inbound;
@@ -90,9 +90,9 @@ pub struct BatchMessage {
     /// The class.
     pub label: Label,
     /// Whether each leg's outcome is to be reported.
-    pub receipt: bool,
+    pub receipt: CompactBool,
     /// Whether the other side is asked to confirm it.
-    pub ack: bool,
+    pub ack: CompactBool,
 }
 
 const _: () = assert!(size_of::<BatchMessage>() == 72);

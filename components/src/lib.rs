@@ -25,7 +25,7 @@ pub mod tick;
 pub mod time;
 
 pub use address::{AddressError, canonical, check_address};
-pub use compact::{CompactAddr, CompactOverflow};
+pub use compact::{CompactAddr, CompactBool, CompactOverflow};
 pub use config::{AddressPolicy, ConfigError, HelloPolicy, NetworkConfig, SelfPolicy, SilencePolicy};
 pub use endpoint::{AfterClose, Endpoint, EndpointOf, EndpointState, Endpoints, Outage, Sources, Waiting};
 pub use group::{GroupId, Members, Memberships};

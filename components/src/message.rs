@@ -286,7 +286,7 @@ impl<P> Submission<P> {
             Deadline::At(at) => (Timestamp(0).after(at.saturating_duration_since(origin)), false),
             Deadline::After(after) => (Timestamp(0).after(after), true),
         };
-        let overflow = overflow.into();
+        let (overflow, receipt, ack) = (overflow.into(), receipt.into(), ack.into());
         let message = BatchMessage { payload, sequence, order: 0, deadline, overflow, label, receipt, ack };
         Self { to, message, expires_in }
     }
@@ -442,7 +442,7 @@ impl Pending {
                 entity: context.entity,
                 sequence: message.sequence,
                 legs: pending.legs,
-                receipt: message.receipt,
+                receipt: message.receipt.get(),
                 held: pending.timed,
             };
             Obituaries::record(&mut world, &context, obituary);

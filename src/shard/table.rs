@@ -124,10 +124,10 @@ impl Messages {
         let record = RecordHeader {
             length: message.payload.len(),
             label: message.label,
-            wants_ack: message.ack,
+            wants_ack: message.ack.get(),
             sequence: message.sequence,
         };
-        let (receipt, ack) = (message.receipt, message.ack);
+        let (receipt, ack) = (message.receipt.get(), message.ack.get());
         self.acks += usize::from(ack);
         let entry = Entry { record: record.encode(), message: Some(message), legs: 1, receipt, ack };
         if let Some(number) = self.free.pop() {

@@ -176,7 +176,7 @@ fn unread(batch: &Batch, shard: &Shard) -> ShardReport {
             }
         };
         let BatchMessage { sequence, receipt, .. } = batch.messages[message as usize];
-        let receipts = slots.into_iter().filter(|_| receipt);
+        let receipts = slots.into_iter().filter(|_| receipt.get());
         report.outcomes.extend(receipts.map(|slot| LegOutcome { slot, generation: 0, addr: None, sequence, outcome }));
     }
     report
@@ -450,7 +450,7 @@ fn take_back<P: PeerId>(endpoint: Option<Entity>, message: BatchMessage, legs: &
 /// Ends a leg that came back and has nowhere to go.
 fn lose<P: PeerId>(message: &BatchMessage, reason: DropReason, legs: &mut Legs<P>) {
     legs.books.drop(reason, 1);
-    if message.receipt {
+    if message.receipt.get() {
         legs.receipt(message.sequence, Whose::default(), Outcome::Dropped(reason), 1);
     }
 }

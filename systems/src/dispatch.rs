@@ -445,7 +445,7 @@ fn to_oneself<P: PeerId>(message: Entity, peer: Entity, legs: &mut Legs<P>) {
     let received = Received { from, peer: legs.key(peer), kind, payload, at: legs.now.at };
     legs.host.received.push_back(received);
     legs.books.legs.written += 1;
-    if receipt {
+    if receipt.get() {
         legs.receipt(sequence, whose, Outcome::Written, 1);
     }
     legs.release(message, 1);

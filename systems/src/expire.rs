@@ -97,7 +97,7 @@ fn abandon<P: PeerId>(legs: &mut Legs<P>, shards: &mut Shards<P>) -> u64 {
                 BatchEntry::Op(_) => continue,
             };
             let message = &shard.batch.messages[message as usize];
-            if message.receipt {
+            if message.receipt.get() {
                 let outcome = Outcome::Dropped(DropReason::Shutdown);
                 legs.receipt(message.sequence, Whose::default(), outcome, count as u32);
             }

@@ -111,11 +111,11 @@ pub(crate) fn ingest<P: PeerId>(
                         Ok(whom) if !is_closed => rest_of(whom, except, &groups, &memberships),
                         Ok(_) => {
                             let (reason, error) = (DropReason::Shutdown, SendError::ShuttingDown);
-                            refused.push((message.sequence, message.receipt, reason, error));
+                            refused.push((message.sequence, message.receipt.get(), reason, error));
                             continue;
                         }
                         Err((reason, error)) => {
-                            refused.push((message.sequence, message.receipt, reason, error));
+                            refused.push((message.sequence, message.receipt.get(), reason, error));
                             continue;
                         }
                     }

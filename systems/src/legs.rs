@@ -214,7 +214,7 @@ impl<P: PeerId> Legs<'_, '_, P> {
         }
         self.books.drop(reason, u64::from(legs));
         let Some(pending) = self.message(message).and_then(|pending| pending.message.as_ref()) else { return };
-        if pending.receipt {
+        if pending.receipt.get() {
             let sequence = pending.sequence;
             self.receipt(sequence, whose, Outcome::Dropped(reason), legs);
         }

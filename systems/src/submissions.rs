@@ -92,8 +92,8 @@ mod tests {
                     deadline: Timestamp::NEVER,
                     overflow: Overflow::DropNewest.into(),
                     label: Label::default(),
-                    receipt: false,
-                    ack: false,
+                    receipt: false.into(),
+                    ack: false.into(),
                 };
                 let to = Destination::Peer(Arc::clone(&peer));
                 submissions.push(Submission { to, message, expires_in: false });

@@ -99,7 +99,7 @@ async fn a_reused_message_asks_for_what_it_says() {
     let mut net = engine(Shape { connected: true, framing: Framing::Framed, empty: true });
     net.world_mut().init_resource::<Asked>();
     let look = |mut asked: ResMut<Asked>, pending: Query<&Pending>| {
-        asked.0.extend(pending.iter().filter_map(|pending| pending.message.as_ref()).map(|message| message.ack));
+        asked.0.extend(pending.iter().filter_map(|pending| pending.message.as_ref()).map(|message| message.ack.get()));
     };
     let (engine, _) = net.parts_mut();
     engine.schedule_mut().add_systems(look.after(TickSystems::Ingest).before(TickSystems::Collect));

@@ -100,8 +100,8 @@ fn confirmations_survive_the_wrap_of_sequences() {
             deadline: Timestamp::NEVER,
             overflow: Overflow::DropNewest.into(),
             label: Label::default(),
-            receipt: true,
-            ack: true,
+            receipt: true.into(),
+            ack: true.into(),
         };
         let entries = vec![BatchEntry::Leg { slot: 0, message: 0 }];
         core.begin(Batch { messages: vec![message], entries, legs: 1, bytes: 1, ..Batch::default() });
