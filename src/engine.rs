@@ -253,7 +253,8 @@ impl<P: PeerId> Engine<P> {
     #[expect(clippy::inline_always, reason = "as Self::send")]
     #[inline(always)]
     pub(crate) fn send_to_peer(&mut self, peer: P, message: Message) -> Result<MessageId, SendError> {
-        match self.check(&message).and_then(|bytes| submit::check_peer(&self.port, &peer).map(|()| bytes)) {
+        let checked = submit::check(&self.port, &message).and_then(|()| submit::check_peer(&self.port, &peer));
+        match checked.and_then(|()| self.room_for(&message)) {
             Ok(bytes) => Ok(self.submit(Destination::Peer(peer), message, bytes)),
             Err(error) => Err(refused((peer, message), error)),
         }
@@ -262,16 +263,16 @@ impl<P: PeerId> Engine<P> {
     /// As [`Self::send`], to whomever.
     #[inline(never)]
     pub(crate) fn send_to_any(&mut self, mut to: Addressed<P>, message: Message) -> Result<MessageId, SendError> {
-        let bytes = self.check(&message)?;
+        submit::check(&self.port, &message)?;
         submit::check_target(&self.port, &mut to)?;
+        let bytes = self.room_for(&message)?;
         Ok(self.submit(to.into(), message, bytes))
     }
 
-    /// Checks a message and whether there is room for it. Answers how many bytes wait with it.
+    /// Whether there is room for a message. Answers how many bytes wait with it.
     #[expect(clippy::inline_always, reason = "as Self::send")]
     #[inline(always)]
-    fn check(&self, message: &Message) -> Result<u64, SendError> {
-        submit::check(&self.port, message)?;
+    fn room_for(&self, message: &Message) -> Result<u64, SendError> {
         let bytes = self.lane_bytes + message.payload.len() as u64;
         let bytes_max = self.port.ingress_bytes_max.load(Ordering::Relaxed) as u64;
         let has_room = self.lane.len() < self.lane_messages_max && bytes <= bytes_max;

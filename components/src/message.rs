@@ -186,6 +186,7 @@ impl<P> From<Target<P>> for Addressed<P> {
     #[inline(always)]
     fn from(target: Target<P>) -> Self {
         match target {
+            // By itself, so that whoever looks for a peer next finds it without a copy of whatever a target may be.
             Target::Peer(peer) => Self { target: Target::Peer(peer), except: None },
             target => Self { target, except: None },
         }
@@ -220,28 +221,17 @@ pub enum Destination<P> {
 }
 
 impl<P> From<Addressed<P>> for Destination<P> {
-    fn from(addressed: Addressed<P>) -> Self {
-        if addressed.except.is_some() {
-            return with_exclusions(addressed);
+    fn from(Addressed { target, except }: Addressed<P>) -> Self {
+        match (target, except.filter(|except| !except.is_empty())) {
+            (Target::Peer(peer), None) => Self::Peer(peer),
+            (Target::Addr(addr), None) => Self::Addr(WordAligned(addr.into())),
+            (Target::Group(group), None) => Self::Group(group),
+            (Target::All, None) => Self::All,
+            (Target::Many(peers), None) => Self::Many(peers),
+            (Target::Group(group), Some(except)) => Self::GroupExcept(group, except),
+            (Target::All, Some(except)) => Self::AllExcept(except),
+            (target, except) => Self::Except(Box::new(Addressed { target, except })),
         }
-        match addressed.target {
-            Target::Peer(peer) => Self::Peer(peer),
-            Target::Addr(addr) => Self::Addr(WordAligned(addr.into())),
-            Target::Group(group) => Self::Group(group),
-            Target::All => Self::All,
-            Target::Many(peers) => Self::Many(peers),
-        }
-    }
-}
-
-/// Apart from the others, so that they stay in line.
-#[inline(never)]
-fn with_exclusions<P>(Addressed { target, except }: Addressed<P>) -> Destination<P> {
-    match (target, except.filter(|except| !except.is_empty())) {
-        (target, None) => Addressed { target, except: None }.into(),
-        (Target::All, Some(except)) => Destination::AllExcept(except),
-        (Target::Group(group), Some(except)) => Destination::GroupExcept(group, except),
-        (target, except) => Destination::Except(Box::new(Addressed { target, except })),
     }
 }
 

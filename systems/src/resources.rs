@@ -426,7 +426,7 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
         port: parts.ingress,
     });
     world.insert_resource(Now::<P> { tick: 0, at: Timestamp(0), marker });
-    world.insert_resource(Ingress::<P> { lane: Submissions::new(), bytes: 0, mark: 0, cancelled: Vec::new() });
+    world.insert_resource(Ingress::<P> { lane: Submissions::default(), bytes: 0, mark: 0, cancelled: Vec::new() });
     world.insert_resource(Registry::<P> {
         peers: Names::new(hash()),
         bare: Map::with_hasher(hash()),

@@ -15,10 +15,6 @@ use tickcast_components::Submission;
 pub struct Submissions<P>(Vec<ManuallyDrop<Submission<P>>>);
 
 impl<P> Submissions<P> {
-    pub(crate) const fn new() -> Self {
-        Self(Vec::new())
-    }
-
     /// Puts a submission behind the others.
     #[expect(clippy::inline_always, reason = "in line with whoever sends, as the engine's `send`")]
     #[inline(always)]
@@ -58,7 +54,7 @@ impl<P> DerefMut for Submissions<P> {
 
 impl<P> Default for Submissions<P> {
     fn default() -> Self {
-        Self::new()
+        Self(Vec::new())
     }
 }
 
@@ -82,7 +78,7 @@ mod tests {
     #[test]
     fn a_submission_ends_once() {
         let (peer, bytes): (Arc<str>, Arc<[u8]>) = ("7".into(), [7].into());
-        let mut submissions = Submissions::new();
+        let mut submissions = Submissions::default();
         let mut fill = |count| {
             for sequence in 0..count {
                 let message = BatchMessage {

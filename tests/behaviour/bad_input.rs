@@ -326,6 +326,23 @@ fn a_full_ingress_is_answered() {
     handle.send(Target::Peer(1), sixty()).unwrap();
 }
 
+/// Goal: whoever sends what can never be taken is told so at once, in either lane, and not to come back when there is room.
+#[test]
+fn a_full_ingress_does_not_hide_what_can_never_be_taken() {
+    let config = NetworkConfig { ingress_messages_max: 1, ..NetworkConfig::default() };
+    let mut net = Loopback::with(config, |builder| builder.local_id(9));
+    let (own, handle) = (net.addr(), net.net.handle());
+    net.net.send(Target::Peer(1), message("frame")).unwrap();
+    handle.send(Target::Peer(1), message("handle")).unwrap();
+    let never =
+        [(Target::Peer(9), SendError::ToOneself), (Target::Addr(own), SendError::Address(AddressError::Oneself(own)))];
+    for (target, error) in never {
+        assert_eq!(net.net.send(target.clone(), message("x")), Err(error.clone()));
+        assert_eq!(handle.send(target, message("x")), Err(error));
+    }
+    assert_eq!(net.net.send(Target::Peer(1), message("x")), Err(SendError::IngressFull));
+}
+
 /// Goal: cancelling a submission that was never taken in gives its room back, and no other's.
 #[test]
 fn a_cancelled_submission_gives_its_room_back() {
