@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use tickcast::bevy_ecs::prelude::*;
 use tickcast::components::peer::PeerBundle;
-use tickcast::components::{Endpoint, EndpointOf, Endpoints, InstanceOf, PeerKey, Source, Sources, Timestamp, Waiting};
+use tickcast::components::{Endpoint, EndpointOf, Endpoints, PeerKey, Source, Sources, Timestamp, Waiting};
 use tickcast::transport::memory::MemoryNetwork;
 use tickcast::{Bytes, Message, MessageId, NetworkConfig, Target, Tickcast};
 
@@ -273,8 +273,8 @@ fn entities_alone(figures: &mut Figures) {
         let began = Instant::now();
         let peers: Vec<_> = world.spawn_batch((0..10_000u64).map(|peer| (PeerBundle::new(0), PeerKey(peer)))).collect();
         let endpoint = |(number, &peer): (u64, &Entity)| {
-            let endpoint = Endpoint::new(addr(number).into(), Sources::only(Source::Edit), Timestamp(0));
-            (InstanceOf(0), EndpointOf(peer), endpoint, Waiting::default())
+            let endpoint = Endpoint::new(0, addr(number).into(), Sources::only(Source::Edit), Timestamp(0));
+            (EndpointOf(peer), endpoint, Waiting::default())
         };
         drop(world.spawn_batch((0..).zip(&peers).map(endpoint)));
         samples.push(began.elapsed());

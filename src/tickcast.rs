@@ -134,7 +134,7 @@ impl<P: PeerId> Tickcast<P> {
 
     /// What has happened since the last call, oldest first.
     pub fn events(&mut self) -> impl ExactSizeIterator<Item = Event<P>> + '_ {
-        self.world.resource_mut::<HostQueues<P>>().into_inner().events.drain(..)
+        self.world.resource_mut::<HostQueues<P>>().into_inner().events.drain()
     }
 
     /// Outcomes of messages that asked for receipts, since the last call, oldest first.

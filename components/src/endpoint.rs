@@ -66,7 +66,9 @@ pub struct Endpoint {
     /// The slot in the shard's table; counts only in states that hold one.
     pub slot: Slot,
     /// The shard, by hash of the address.
-    pub shard: u16,
+    pub shard: u8,
+    /// Which engine's endpoint it is.
+    pub instance: u8,
     /// Failed senders in a row: the memory of the backoff, which survives a restart.
     pub attempt: u8,
     /// Whether it is the one that a failover peer uses at present.
@@ -88,13 +90,14 @@ pub struct Endpoint {
 impl Endpoint {
     /// A new one, which is on no list yet, and on the first shard until it is given another.
     #[must_use]
-    pub fn new(addr: CompactAddr, sources: Sources, since: Timestamp) -> Self {
+    pub fn new(instance: u8, addr: CompactAddr, sources: Sources, since: Timestamp) -> Self {
         Self {
             addr,
             state: EndpointState::New,
             sources,
             slot: 0,
             shard: 0,
+            instance,
             attempt: 0,
             in_use: false,
             queued: false,

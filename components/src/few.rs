@@ -61,6 +61,7 @@ impl<T> Few<T> {
     }
 
     /// Puts an entry at the end.
+    #[inline]
     pub fn push(&mut self, entry: T) {
         if let Form::Other(None) = self.0 {
             self.0 = Form::One(entry);
@@ -99,6 +100,7 @@ impl<T> Few<T> {
     }
 
     /// The entries as a vector, which the list is from now on.
+    #[cold]
     fn vec(&mut self) -> &mut Vec<T> {
         let list = match std::mem::take(self).0 {
             Form::One(one) => Box::new(vec![one]),

@@ -9,9 +9,11 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 use thiserror::Error;
 
+use crate::endpoint::Endpoint;
 use crate::few::Few;
 use crate::group::Membership;
 use crate::message::HeldLeg;
+use crate::peer::Link;
 
 /// What the host calls its peers by. Implemented for every type that qualifies.
 pub trait PeerId: Hash + Eq + Clone + fmt::Display + Send + Sync + 'static {}
@@ -91,10 +93,20 @@ pub type Slot = u32;
 /// Engines that one World may have had.
 pub const ENGINES_MAX: usize = 255;
 
-/// Which engine an entity belongs to, since several may share one World. Every entity of an engine carries it.
+/// Which engine an entity belongs to, since several may share one World: a message, a group, a search. Of peers and endpoints, of
+/// which there are many, their [`Link`] and their [`Endpoint`] say it, since every component costs an entity 8 bytes of its own.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
 #[component(immutable)]
 pub struct InstanceOf(pub u8);
+
+impl InstanceOf {
+    /// Which engine an entity belongs to, whatever it is; none if it is no engine's.
+    fn find(world: &DeferredWorld<'_>, entity: Entity) -> Option<u8> {
+        let link = world.get::<Link>(entity).map(|link| link.instance);
+        link.or_else(|| world.get::<Endpoint>(entity).map(|endpoint| endpoint.instance))
+            .or_else(|| world.get::<Self>(entity).map(|of| of.0))
+    }
+}
 
 /// What a host's despawn has left to settle; drained by the engine in its next tick.
 ///
@@ -128,7 +140,7 @@ pub enum Obituary {
         /// The entity.
         entity: Entity,
         /// What it was.
-        endpoint: crate::endpoint::Endpoint,
+        endpoint: Endpoint,
         /// Whose it was.
         peer: Option<Entity>,
     },
@@ -170,7 +182,7 @@ impl Obituaries {
 
     /// Writes on behalf of a hook: finds the engine of the entity and appends.
     pub(crate) fn record(world: &mut DeferredWorld<'_>, context: &HookContext, obituary: Obituary) {
-        let Some(InstanceOf(instance)) = world.get::<InstanceOf>(context.entity).copied() else { return };
+        let Some(instance) = InstanceOf::find(world, context.entity) else { return };
         if let Some(mut all) = world.get_resource_mut::<Self>()
             && let Some(list) = all.of(instance)
         {

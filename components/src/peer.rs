@@ -7,7 +7,7 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 
 use crate::endpoint::Endpoints;
-use crate::identity::{InstanceOf, Obituaries, Obituary, PeerId, Slot};
+use crate::identity::{Obituaries, Obituary, PeerId, Slot};
 use crate::message::HeldQueue;
 use crate::time::Timestamp;
 
@@ -80,13 +80,12 @@ pub struct Link {
 /// Which way a message to a peer goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Route {
-    /// No address is known: it parks at the peer.
+    /// As the peer's state and its endpoints say: no address is known, and it parks at the peer; or there are several, or one
+    /// that is not up, or on which legs wait.
     #[default]
-    Park,
+    Indirect,
     /// One endpoint, up, with nothing waiting: straight into the shard's batch.
     Direct,
-    /// Several endpoints, or one that is not up, or on which legs wait: endpoint by endpoint.
-    Indirect,
     /// The engine itself: it comes back or is refused, as configured.
     Oneself,
 }
@@ -142,7 +141,6 @@ impl Heard {
 /// What every peer's entity starts with, its key or address aside.
 #[derive(Bundle, Debug)]
 pub struct PeerBundle {
-    instance: InstanceOf,
     state: PeerState,
     link: Link,
     parked: Parked,
@@ -156,7 +154,6 @@ impl PeerBundle {
     #[must_use]
     pub fn new(instance: u8) -> Self {
         Self {
-            instance: InstanceOf(instance),
             state: PeerState::default(),
             link: Link { instance, ..Link::default() },
             parked: Parked::default(),

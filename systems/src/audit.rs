@@ -6,8 +6,8 @@
 use bevy_ecs::prelude::*;
 use tickcast_components::identity::{Obituaries, Obituary};
 use tickcast_components::{
-    AfterClose, BatchEntry, Endpoint, EndpointState, HeldLeg, InstanceOf, Members, Outage, Parked, PeerId, Pending,
-    Waiting,
+    AfterClose, BatchEntry, Endpoint, EndpointOf, EndpointState, HeldLeg, HeldQueue, InstanceOf, Link, Members,
+    Memberships, Outage, Parked, PeerId, Pending, Route, Waiting,
 };
 
 use crate::resources::{Agendas, Books, Connects, Dirty, Settings, Shards};
@@ -38,6 +38,8 @@ pub struct Audit {
     /// Outages of endpoints that have a connection, or want none, or are gone; and endpoints without a connection that have
     /// no outage.
     pub wrong_outages: u64,
+    /// Endpoints that messages go past, and which have credit nevertheless.
+    pub stale_credits: u64,
 }
 
 impl Audit {
@@ -52,33 +54,35 @@ impl Audit {
             && self.wrong_bytes == 0
             && self.misplaced_spawns == 0
             && self.wrong_outages == 0
+            && self.stale_credits == 0
     }
 }
 
 /// Counts everything again.
 pub fn audit<P: PeerId>(world: &mut World) -> Audit {
     let instance = world.resource::<Settings<P>>().instance;
-    let ours = |of: Option<&InstanceOf>| of == Some(&InstanceOf(instance));
     let mut audit = Audit { held_by_books: world.resource::<Books<P>>().held, ..Audit::default() };
     let counts = world.resource::<Books<P>>().endpoints;
     audit.endpoints_by_books =
         counts.new + counts.connecting + counts.up + counts.closing + counts.down + counts.stopped + counts.unlisted;
 
     let mut queues: Vec<Vec<HeldLeg>> = Vec::new();
-    let mut state = world.query::<(Option<&Parked>, Option<&Waiting>, Option<&InstanceOf>, Has<Endpoint>)>();
-    for (parked, waiting, of, is_endpoint) in state.iter(world).filter(|found| ours(found.2)) {
-        debug_assert!(ours(of));
-        audit.endpoints += u64::from(is_endpoint);
-        for queue in parked.map(|parked| &parked.0).into_iter().chain(waiting.map(|waiting| &waiting.queue)) {
-            let bytes: u64 = queue.iter().map(|leg| u64::from(leg.bytes)).sum();
-            audit.wrong_bytes += u64::from(bytes != queue.held().map_or(0, |held| held.bytes));
-            queues.push(queue.iter().copied().collect());
-        }
+    let mut inspect = |queue: &HeldQueue| {
+        let bytes: u64 = queue.iter().map(|leg| u64::from(leg.bytes)).sum();
+        audit.wrong_bytes += u64::from(bytes != queue.held().map_or(0, |held| held.bytes));
+        queues.push(queue.iter().copied().collect());
+    };
+    let mut peers = world.query::<(&Parked, &Link)>();
+    peers.iter(world).filter(|(_, link)| link.instance == instance).for_each(|(parked, _)| inspect(&parked.0));
+    let mut endpoints = world.query::<(&Waiting, &Endpoint)>();
+    for (waiting, _) in endpoints.iter(world).filter(|(_, endpoint)| endpoint.instance == instance) {
+        inspect(&waiting.queue);
+        audit.endpoints += 1;
     }
     let mut state = world.query::<(&Pending, &InstanceOf)>();
     audit.held_by_messages = state
         .iter(world)
-        .filter(|(pending, of)| ours(Some(of)) && pending.is_live())
+        .filter(|(pending, of)| of.0 == instance && pending.is_live())
         .map(|(pending, _)| u64::from(pending.legs))
         .sum();
     let mut left: Vec<Entity> = Vec::new();
@@ -119,49 +123,63 @@ pub fn audit<P: PeerId>(world: &mut World) -> Audit {
         }
     }
     let mut state = world.query::<(Entity, &Members, &InstanceOf)>();
-    for (group, members, _) in state.iter(world).filter(|found| ours(Some(found.2))) {
+    for (group, members, _) in state.iter(world).filter(|found| found.2.0 == instance) {
         let struck = left.iter().filter(|&&other| other == group).count() as u64;
         audit.misplaced_members += misplaced(world, group, members, struck);
     }
     audit.misplaced_spawns = misplaced_spawns::<P>(world);
     audit.wrong_outages = wrong_outages::<P>(world, &gone);
+    audit.stale_credits = stale_credits(world, instance);
     audit
+}
+
+/// Endpoints whose credit would be counted against although nobody counts what goes past them.
+fn stale_credits(world: &mut World, instance: u8) -> u64 {
+    let mut state = world.query::<(&EndpointOf, &Endpoint, &Waiting)>();
+    let world = &*world;
+    let passed = |of: &EndpointOf, endpoint: &Endpoint| {
+        let way = (Route::Direct, u16::from(endpoint.shard), endpoint.slot);
+        endpoint.state == EndpointState::Up
+            && world.get::<Link>(of.0).is_some_and(|link| (link.route, link.shard, link.slot) == way)
+    };
+    let ours = state.iter(world).filter(|(_, endpoint, _)| endpoint.instance == instance);
+    ours.filter(|(of, endpoint, waiting)| waiting.credit_legs > 0 && passed(of, endpoint)).count() as u64
 }
 
 /// Endpoints that say that they are on a list of those that want a sender, and are not on exactly one.
 fn misplaced_spawns<P: PeerId>(world: &mut World) -> u64 {
-    let instance = InstanceOf(world.resource::<Settings<P>>().instance);
+    let instance = world.resource::<Settings<P>>().instance;
     let mut listed: Vec<Entity> = world.resource::<Dirty<P>>().spawns.iter().copied().collect();
     listed.extend(&world.resource::<Connects<P>>().waiting);
     listed.retain(|&entity| world.get::<Endpoint>(entity).is_some());
     let count = listed.len();
     listed.sort_unstable();
     listed.dedup();
-    let mut state = world.query::<(Entity, &Endpoint, &InstanceOf)>();
-    let ours = state.iter(world).filter(|(.., of)| **of == instance);
-    let wrong = ours.filter(|(entity, endpoint, _)| endpoint.queued != listed.binary_search(entity).is_ok());
+    let mut state = world.query::<(Entity, &Endpoint)>();
+    let ours = state.iter(world).filter(|(_, endpoint)| endpoint.instance == instance);
+    let wrong = ours.filter(|(entity, endpoint)| endpoint.queued != listed.binary_search(entity).is_ok());
     (count - listed.len() + wrong.count()) as u64
 }
 
 /// Outages that are none, and endpoints that are without a connection unnoticed. Those in `gone` are settled by the next tick.
 fn wrong_outages<P: PeerId>(world: &mut World, gone: &[Entity]) -> u64 {
     let settings = world.resource::<Settings<P>>();
-    let (instance, connected) = (InstanceOf(settings.instance), settings.connected);
-    let mut state = world.query::<(Entity, &Endpoint, &InstanceOf)>();
+    let (instance, connected) = (settings.instance, settings.connected);
+    let mut state = world.query::<(Entity, &Endpoint)>();
     let outages = &world.resource::<Agendas<P>>().outages;
     let stray = outages.iter().filter(|&entity| {
         let wants = world.get::<Endpoint>(entity).is_some_and(|endpoint| endpoint.state.wants_connection());
         !wants && !gone.contains(&entity)
     });
     let mut wrong = stray.count();
-    for (entity, endpoint, of) in state.iter(world) {
+    for (entity, endpoint) in state.iter(world) {
         let without = matches!(
             endpoint.state,
             EndpointState::Connecting | EndpointState::Down | EndpointState::Closing(AfterClose::Retry(_))
         );
         let noted = outages.contains(entity);
         let says = endpoint.outage != Outage::None;
-        wrong += usize::from(*of == instance && (noted != says || (connected && without && !noted)));
+        wrong += usize::from(endpoint.instance == instance && (noted != says || (connected && without && !noted)));
     }
     wrong as u64
 }
@@ -169,7 +187,6 @@ fn wrong_outages<P: PeerId>(world: &mut World, gone: &[Entity]) -> u64 {
 /// Members that are not where their place says, or whose route belongs elsewhere, or whose own list disagrees.
 fn misplaced(world: &World, group: Entity, members: &Members, struck: u64) -> u64 {
     use tickcast_components::group::Place;
-    use tickcast_components::{Link, Memberships, Route};
     let (mut count, mut gone) = (0, 0);
     for (index, member) in members.list.iter().enumerate() {
         let Some(link) = world.get::<Link>(member.peer) else {

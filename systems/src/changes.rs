@@ -74,18 +74,14 @@ impl<P: PeerId> Changes<'_, P> {
         let lists_any = |unheard: &&Unheard<P>| !dirty.listings[unheard.listing].addrs.as_slice().is_empty();
         // Whoever has no room is looked up when somebody sends to it.
         let room = settings.config.unresolved_peers_max.saturating_sub(registry.unresolved);
-        let count_max = unheard.iter().filter(lists_any).count().min(room);
-        registry.peers.reserve(count_max);
-        let mut bundles = Vec::with_capacity(count_max);
+        registry.peers.reserve(unheard.iter().filter(lists_any).count().min(room));
+        let before = registry.peers.len();
         for Unheard { key, .. } in unheard.iter().filter(lists_any) {
-            let has_room = registry.unresolved < settings.config.unresolved_peers_max;
-            if has_room && registry.peers.position(key).is_none() {
+            if registry.unresolved < settings.config.unresolved_peers_max && registry.peers.announce(key) {
                 registry.unresolved += usize::from(!settings.is_oneself(key));
-                registry.peers.announce(key.clone());
-                bundles.push(settings.peer_bundle(key.clone()));
             }
         }
-        bundles
+        registry.peers.names(before..).map(|key| settings.peer_bundle(key.clone())).collect()
     }
 
     /// Has the names that were announced stand for their peers, which are born now, and says whose the lists are: nobody's if a peer is to stay

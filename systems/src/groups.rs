@@ -34,8 +34,9 @@ pub(crate) struct Joiners {
 }
 
 impl Joiners {
-    pub(crate) fn new(group: Entity, members: &Members) -> Self {
-        Self { group, first_index: members.list.len() as u32, list: Vec::new() }
+    /// At most so many.
+    pub(crate) fn new(group: Entity, members: &Members, count_max: usize) -> Self {
+        Self { group, first_index: members.list.len() as u32, list: Vec::with_capacity(count_max) }
     }
 
     /// Adds a peer, unless it is a member already. Its own list has its place from now on.
@@ -49,6 +50,7 @@ impl Joiners {
     pub(crate) fn join(self, members: &mut Members) {
         debug_assert_eq!(members.list.len() as u32, self.first_index, "nobody else has joined");
         let mut open: Vec<Option<Vec<Slot>>> = vec![None; members.lanes.len()];
+        members.list.reserve(self.list.len());
         for (peer, link) in self.list {
             let place = place(members, members.list.len() as u32, link);
             if let Place::Lane(shard, _) = place {

@@ -363,10 +363,10 @@ pub fn join(world: &mut World, group: GroupId, peer: Entity) -> Result<bool, Gro
     let Ok([mut group_mut, mut peer_mut]) = world.get_entity_mut([group.0, peer]) else {
         return Err(GroupError::UnknownPeer);
     };
-    if group_mut.get::<InstanceOf>() != peer_mut.get::<InstanceOf>() {
+    let Some(&link) = peer_mut.get::<Link>() else { return Err(GroupError::UnknownPeer) };
+    if group_mut.get::<InstanceOf>() != Some(&InstanceOf(link.instance)) {
         return Err(GroupError::UnknownPeer);
     }
-    let link = peer_mut.get::<Link>().copied().unwrap_or_default();
     let Some(mut members) = group_mut.get_mut::<Members>() else { return Err(GroupError::UnknownGroup) };
     let Some(mut memberships) = peer_mut.get_mut::<Memberships>() else { return Err(GroupError::UnknownPeer) };
     Ok(groups::join(group.0, peer, link, &mut members, &mut memberships))

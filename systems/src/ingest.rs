@@ -3,7 +3,6 @@
 //! Reads both lanes, at most as much as their bounds allow; writes pooled message entities and the list of fresh ones.
 //! A peer that nobody has heard of gets its entity here. Cost: O(messages).
 
-use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -100,7 +99,7 @@ pub(crate) fn ingest<P: PeerId>(
             };
         }
         for (known, submission) in known.iter().zip(rest.by_ref().take(stretch)) {
-            let Submission { to, message, expires_in } = ManuallyDrop::into_inner(submission);
+            let Submission { to, message, expires_in } = submission;
             let to = match *known {
                 Some(peer) if !is_closed => (Recipients::One(peer), 1),
                 _ => {

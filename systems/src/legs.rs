@@ -296,9 +296,24 @@ impl<P: PeerId> Legs<'_, '_, P> {
             crate::log::event(&event);
         }
         if self.host.events.len() < self.settings.config.events_max {
-            self.host.events.push_back(event);
+            self.host.events.push(event);
         } else {
             self.books.io.events_lost += 1;
+        }
+    }
+
+    /// The same for one of as many as there are peers, which is made where it stays.
+    #[expect(
+        clippy::inline_always,
+        reason = "an event that is handed over lies in memory first, as an entry of a spool"
+    )]
+    #[inline(always)]
+    pub(crate) fn event_with(&mut self, event: impl FnOnce() -> Event<P>) {
+        let is_logged = self.host.logged < crate::log::LINES_PER_TICK_MAX;
+        if is_logged || self.host.events.len() >= self.settings.config.events_max {
+            self.event(event());
+        } else {
+            self.host.events.push(event());
         }
     }
 }

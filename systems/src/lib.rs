@@ -41,7 +41,7 @@ pub mod senders;
 mod shards;
 pub mod shown;
 mod spawn_senders;
-mod submissions;
+mod spool;
 pub mod submit;
 mod wheel;
 

@@ -5,10 +5,12 @@
 //! caches waits for memory twice. In any other order it costs two comparisons more.
 
 use std::hash::BuildHasher;
+use std::ops::RangeFrom;
 
 use bevy_ecs::prelude::*;
 use foldhash::quality::SeedableRandomState;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use tickcast_components::PeerId;
 
 /// Which entity a name stands for. Every name stands for one, but between being announced and born.
@@ -53,6 +55,11 @@ impl<P: PeerId> Names<P> {
         self.entries.iter().map(|&(_, peer)| peer)
     }
 
+    /// Names by their positions, until one is removed.
+    pub(crate) fn names(&self, positions: RangeFrom<usize>) -> impl ExactSizeIterator<Item = &P> {
+        self.entries[positions].iter().map(|(name, _)| name)
+    }
+
     /// The entity that a name stands for.
     #[must_use]
     pub fn get(&self, name: &P) -> Option<Entity> {
@@ -70,8 +77,11 @@ impl<P: PeerId> Names<P> {
 
     /// Has a name stand for an entity, whatever it stood for before.
     pub(crate) fn insert(&mut self, name: P, peer: Entity) {
-        let position = self.position(&name).unwrap_or_else(|| self.announce(name));
-        self.entries[position].1 = peer;
+        if self.announce(&name) {
+            self.bear(&[peer]);
+        } else if let Some(position) = self.position(&name) {
+            self.entries[position].1 = peer;
+        }
     }
 
     /// Makes room for so many new names.
@@ -81,14 +91,16 @@ impl<P: PeerId> Names<P> {
         entries.reserve(count);
     }
 
-    /// Gives a new name the last position, and answers it. Whom it stands for is said by [`Self::bear`], before anybody asks.
-    pub(crate) fn announce(&mut self, name: P) -> usize {
+    /// Gives a name that is new the last position. Whom it stands for is said by [`Self::bear`], before anybody asks. Answers whether
+    /// it was new.
+    pub(crate) fn announce(&mut self, name: &P) -> bool {
         let Self { entries, table, hash } = self;
-        let position = entries.len();
+        let is_it = |&position: &u32| entries[position as usize].0 == *name;
         let hash_at = |&position: &u32| hash.hash_one(&entries[position as usize].0);
-        table.insert_unique(hash.hash_one(&name), position as u32, hash_at);
-        entries.push((name, Entity::PLACEHOLDER));
-        position
+        let Entry::Vacant(place) = table.entry(hash.hash_one(name), is_it, hash_at) else { return false };
+        place.insert(entries.len() as u32);
+        entries.push((name.clone(), Entity::PLACEHOLDER));
+        true
     }
 
     /// Has the names that were announced last stand for these, in their order.
@@ -159,7 +171,7 @@ mod tests {
                     let new: Vec<String> = (0..random.u32(..4)).map(|number| format!("{round} {number}")).collect();
                     names.reserve(new.len());
                     for name in &new {
-                        assert_eq!(names.announce(name.clone()), names.len() - 1);
+                        assert!(names.announce(name) && !names.announce(name));
                     }
                     let born = |number| Entity::from_raw_u32(round * 8 + number).expect("a small number");
                     let born: Vec<Entity> = (0..new.len() as u32).map(born).collect();

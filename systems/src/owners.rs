@@ -37,6 +37,11 @@ impl Owners {
         self.hash.hash_one(addr)
     }
 
+    /// Makes room for so many endpoints more.
+    pub fn reserve(&mut self, count: usize) {
+        self.table.reserve(count, |entry| entry.spread());
+    }
+
     /// Notes that `endpoint` is at `addr`.
     pub fn insert(&mut self, addr: SocketAddr, endpoint: Entity) {
         let entry = Entry::new(self.hash(addr), endpoint);

@@ -26,34 +26,36 @@ pub(crate) fn regroup<P: PeerId>(
     let all = senders.registry.all;
     let mut newcomers = std::mem::take(&mut senders.dirty.newcomers);
     let mut changed = std::mem::take(&mut senders.dirty.links);
-    // A peer is noted for each of its changes, of which there are two when it is resolved.
-    changed.extend_from_slice(&newcomers);
+    // A peer is noted for each of its changes.
     for list in [&mut changed, &mut newcomers] {
         list.sort_by_key(|&peer| row(peer));
         list.dedup();
     }
-    let count = changed.len() as u64;
-    let mut joiners = groups.get(all).ok().filter(|_| !newcomers.is_empty()).map(|members| Joiners::new(all, members));
-    let mut new = newcomers.drain(..).peekable();
-    for peer in changed.drain(..) {
+    let members = groups.get(all).ok().filter(|_| !newcomers.is_empty());
+    let mut joiners = members.map(|members| Joiners::new(all, members, newcomers.len()));
+    let (mut old, mut new, mut count) = (changed.drain(..).peekable(), newcomers.drain(..).peekable(), 0);
+    while let Some(&peer) = [old.peek(), new.peek()].into_iter().flatten().min_by_key(|&&peer| row(peer)) {
+        old.next_if_eq(&peer);
         let is_new = new.next_if_eq(&peer).is_some();
+        count += 1;
         let Ok((state, mut link, parked, endpoints, mut memberships)) = peers.get_mut(peer) else { continue };
-        if link.route != Route::Oneself {
-            let new = route(peer, *state, parked, endpoints, &senders, settings.config.addresses);
-            let new = Link { instance: link.instance, ..new };
-            if new != *link {
-                *link = new;
+        // A copy, since what has only just been written is slow to be read again.
+        let mut now = *link;
+        if now.route != Route::Oneself {
+            let new = route(peer, *state, parked, endpoints, &mut senders, settings.config.addresses);
+            let new = Link { instance: now.instance, ..new };
+            if new != now {
+                (now, *link) = (new, new);
                 for &membership in memberships.0.as_slice() {
-                    groups::relink(membership, new, &mut groups);
+                    groups::relink(membership, now, &mut groups);
                 }
             }
         }
-        // With the route that it has by now.
         if is_new && let Some(joiners) = &mut joiners {
-            joiners.push(peer, *link, &mut memberships);
+            joiners.push(peer, now, &mut memberships);
         }
     }
-    drop(new);
+    drop((old, new));
     if let Some(joiners) = joiners
         && let Ok(mut members) = groups.get_mut(all)
     {
@@ -65,35 +67,45 @@ pub(crate) fn regroup<P: PeerId>(
     count
 }
 
-/// Where a message to a peer goes at present.
+/// Where a message to a peer goes at present. An endpoint that messages go past from now on has no credit any more, since nobody
+/// counts them against it.
 fn route<P: PeerId>(
     peer: Entity,
     state: PeerState,
     parked: &Parked,
     endpoints: Option<&Endpoints>,
-    senders: &Senders<P>,
+    senders: &mut Senders<P>,
     policy: AddressPolicy,
 ) -> Link {
+    let indirect = Link::default();
     if state != PeerState::Ready {
-        return Link::default();
+        return indirect;
     }
-    let indirect = Link { route: Route::Indirect, ..Link::default() };
     let only = match policy {
-        AddressPolicy::Failover => senders.working(peer, None).and_then(|entity| senders.endpoints.get(entity).ok()),
-        AddressPolicy::All => {
-            let all = endpoints.into_iter().flat_map(Endpoints::iter);
-            let mut listed = all
-                .filter_map(|entity| senders.endpoints.get(entity).ok())
-                .filter(|(endpoint, ..)| !endpoint.sources.is_empty());
-            listed.next().filter(|_| listed.next().is_none())
-        }
+        AddressPolicy::Failover => senders.working(peer, None),
+        AddressPolicy::All => endpoints.and_then(|endpoints| only_listed(endpoints, senders)),
     };
-    let Some((endpoint, waiting, _)) = only else { return indirect };
+    let Some((endpoint, mut waiting, _)) = only.and_then(|only| senders.endpoints.get_mut(only).ok()) else {
+        return indirect;
+    };
     let direct =
         endpoint.state == EndpointState::Up && waiting.is_empty() && endpoint.predecessors == 0 && parked.is_empty();
     if direct {
-        Link { slot: endpoint.slot, shard: endpoint.shard, route: Route::Direct, ..indirect }
+        waiting.credit(0, 0);
+        Link { slot: endpoint.slot, shard: endpoint.shard.into(), route: Route::Direct, ..indirect }
     } else {
         indirect
     }
+}
+
+/// The endpoint that is the only one of its peer's at an address that is listed. Of a peer with one it is that one, or that one is on
+/// its way out, which its state says.
+fn only_listed<P: PeerId>(endpoints: &Endpoints, senders: &Senders<P>) -> Option<Entity> {
+    if endpoints.len() == 1 {
+        return endpoints.iter().next();
+    }
+    let is_listed =
+        |&entity: &Entity| senders.endpoints.get(entity).is_ok_and(|(endpoint, ..)| !endpoint.sources.is_empty());
+    let mut listed = endpoints.iter().filter(is_listed);
+    listed.next().filter(|_| listed.next().is_none())
 }

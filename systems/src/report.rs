@@ -47,7 +47,7 @@ pub(crate) fn report<P: PeerId>(
         shutdown.phase = Phase::Stopped;
         crate::log::event::<P>(&Event::Stopped);
         if host.events.len() < settings.config.events_max {
-            host.events.push_back(Event::Stopped);
+            host.events.push(Event::Stopped);
         } else {
             books.io.events_lost += 1;
         }

@@ -9,7 +9,7 @@ use bevy_ecs::system::{SystemParam, SystemState};
 use tickcast_components::few::Few;
 use tickcast_components::{
     AddressError, AddressPolicy, AfterClose, BareAddr, CompactAddr, Endpoint, EndpointOf, EndpointState, Endpoints,
-    Event, HeldLeg, InstanceOf, Parked, PeerId, PeerState, Resolution, Source, Sources, Timestamp, Waiting,
+    Event, HeldLeg, InstanceOf, Parked, PeerId, PeerKey, PeerState, Resolution, Source, Sources, Timestamp, Waiting,
 };
 
 use crate::backoff;
@@ -26,12 +26,15 @@ pub(crate) fn is_due<P: PeerId>(dirty: Res<Dirty<P>>, agendas: Res<Agendas<P>>, 
     !dirty.lookups.is_empty() || !dirty.listings.is_empty() || agendas.resolutions.is_due(now.at)
 }
 
+/// A peer, as `resolve` sees it. A bare address has no name.
+type States<P> = (&'static mut PeerState, &'static mut Parked, Option<&'static Endpoints>, Option<&'static PeerKey<P>>);
+
 /// What `resolve` works on.
 #[derive(SystemParam)]
 pub(crate) struct Resolve<'w, 's, P: PeerId> {
     legs: Legs<'w, 's, P>,
     senders: Senders<'w, 's, P>,
-    states: Query<'w, 's, (&'static mut PeerState, &'static mut Parked, Option<&'static Endpoints>)>,
+    states: Query<'w, 's, States<P>>,
     bare: Query<'w, 's, &'static BareAddr>,
     resolutions: Query<'w, 's, &'static mut Resolution>,
     directory: Res<'w, Directory<P>>,
@@ -47,6 +50,9 @@ pub(crate) fn resolve<P: PeerId>(world: &mut World, state: &mut SystemState<Reso
     senders.dirty.tidy_listings();
     let mut listings = std::mem::take(&mut senders.dirty.listings);
     items += listings.len() as u64;
+    // One for each peer that is resolved, and in this tick one for each of its endpoints that comes up at once.
+    let resolved_max = senders.registry.unresolved.min(listings.len());
+    legs.reserve_events(if legs.settings.connected { resolved_max } else { 2 * resolved_max });
     let mut turnover = Turnover { firstborn: Vec::with_capacity(listings.len()), ..Turnover::default() };
     for lists in listings.chunk_by(|one, other| one.peer == other.peer) {
         apply(lists, legs, senders, states, entities, &mut turnover);
@@ -103,7 +109,7 @@ fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
     for _ in 0..budget {
         let Some((peer, entity)) = legs.agendas.resolutions.pop_due(legs.now.at) else { break };
         items += 1;
-        let Ok((mut state, mut parked, _)) = states.get_mut(peer) else { continue };
+        let Ok((mut state, mut parked, ..)) = states.get_mut(peer) else { continue };
         // What a search that has ended had on the agenda says nothing to the next one.
         if *state != PeerState::Resolving(entity) {
             continue;
@@ -171,30 +177,47 @@ pub(crate) fn end_search<P: PeerId>(entity: Entity, senders: &mut Senders<P>, co
     }
 }
 
+/// Whoever is listed: a peer by its name, or a bare address, which has none.
+struct Listed<'a, P> {
+    peer: Entity,
+    name: Option<&'a P>,
+}
+
+impl<P> Clone for Listed<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Listed<'_, P> {}
+
 /// Makes a peer's endpoints those that are listed now. Those that are new are only noted.
 fn apply<P: PeerId>(
     lists: &[Listing],
     legs: &mut Legs<P>,
     senders: &mut Senders<P>,
-    states: &mut Query<(&mut PeerState, &mut Parked, Option<&Endpoints>)>,
+    states: &mut Query<States<P>>,
     entities: &EntityAllocator,
     turnover: &mut Turnover,
 ) {
     let Some(&Listing { peer, .. }) = lists.first() else { return };
+    let Ok((mut state, parked, endpoints, key)) = states.get_mut(peer) else { return };
+    let name = key.map(|key| &key.0);
     // Oneself needs no address: messages come back or are refused.
-    if is_oneself(peer, legs) {
+    if name.is_some_and(|name| legs.settings.is_oneself(name)) {
         return;
     }
-    let Ok((mut state, parked, endpoints)) = states.get_mut(peer) else { return };
-    senders.dirty.links.push(peer);
     let old: Vec<Entity> = endpoints.map(|endpoints| endpoints.iter().collect()).unwrap_or_default();
+    let listed = Listed { peer, name };
     let leaving = if old.is_empty() {
-        begin(peer, lists, legs, senders, turnover)
+        begin(listed, lists, legs, senders, turnover)
     } else {
-        replace(peer, lists, old, legs, senders, entities, turnover)
+        // Those that are new change no route before they are up.
+        senders.dirty.links.push(peer);
+        replace(listed, lists, old, legs, senders, entities, turnover)
     };
     if let Some(leaving) = leaving {
-        return empty(peer, &mut state, &leaving, legs, senders);
+        return empty(listed, &mut state, &leaving, legs, senders);
     }
     match *state {
         PeerState::Ready => return,
@@ -209,15 +232,15 @@ fn apply<P: PeerId>(
     if !parked.is_empty() {
         senders.dirty.unparks.push(peer);
     }
-    if let Some(peer) = legs.key(peer) {
-        legs.event(Event::Resolved { peer });
+    if let Some(name) = name {
+        legs.event_with(|| Event::Resolved { peer: name.clone() });
     }
 }
 
 /// Notes the endpoints of a peer that has none yet; answers those that are to go, that is none, if it is to have none. This is what
 /// a burst of peers does, so nothing is written down in between.
 fn begin<P: PeerId>(
-    peer: Entity,
+    listed: Listed<P>,
     lists: &[Listing],
     legs: &mut Legs<P>,
     senders: &Senders<P>,
@@ -225,11 +248,11 @@ fn begin<P: PeerId>(
 ) -> Option<Vec<Entity>> {
     let first = turnover.firstborn.len();
     for &Listing { source, ref addrs, .. } in lists {
-        usable(peer, addrs, legs, |addr| {
+        usable(listed, addrs, legs, |addr| {
             let new = &mut turnover.firstborn;
             match new[first..].iter_mut().find(|other| other.addr == addr) {
                 Some(other) => other.sources.set(source, true),
-                None => new.push(NewEndpoint::new(peer, addr, Sources::only(source), senders)),
+                None => new.push(NewEndpoint::new(listed, addr, Sources::only(source), senders)),
             }
         });
     }
@@ -239,7 +262,7 @@ fn begin<P: PeerId>(
 /// Lets those of a peer's endpoints go that nobody lists any more, and the others go on. Notes those that are new. Answers those
 /// that are to go instead if no others remain.
 fn replace<P: PeerId>(
-    peer: Entity,
+    listed: Listed<P>,
     lists: &[Listing],
     old: Vec<Entity>,
     legs: &mut Legs<P>,
@@ -251,7 +274,7 @@ fn replace<P: PeerId>(
     let mut new: Vec<Sibling> = Vec::new();
     for &Listing { source, addrs: ref list, .. } in lists {
         let mut addrs = Few::default();
-        usable(peer, list, legs, |addr| addrs.push(addr));
+        usable(listed, list, legs, |addr| addrs.push(addr));
         let addrs = addrs.as_slice();
         for &entity in &old {
             if let Ok((mut endpoint, ..)) = senders.endpoints.get_mut(entity) {
@@ -268,7 +291,7 @@ fn replace<P: PeerId>(
                 Some(other) => other.endpoint.sources.set(source, true),
                 None => new.push(Sibling {
                     entity: entities.alloc(),
-                    endpoint: NewEndpoint::new(peer, addr, Sources::only(source), senders),
+                    endpoint: NewEndpoint::new(listed, addr, Sources::only(source), senders),
                     predecessors: 0,
                     legs: Vec::new(),
                 }),
@@ -293,7 +316,7 @@ fn replace<P: PeerId>(
     // An address that takes another's place inherits what waited there. Without one, only a failover peer's legs have
     // somewhere to go: where every address gets everything, the others had legs of their own.
     let failover = legs.settings.config.addresses == AddressPolicy::Failover;
-    let kept_heir = senders.working(peer, None).filter(|entity| kept.contains(entity)).or(kept.first().copied());
+    let kept_heir = senders.working(listed.peer, None).filter(|entity| kept.contains(entity)).or(kept.first().copied());
     let kept_heir = kept_heir.filter(|_| failover).or(comes_back);
     // A failover peer goes on with an address that stays and works, so that is where its legs must go.
     let goes_on = failover && kept_heir.is_some_and(|heir| senders.is_usable(heir));
@@ -310,14 +333,21 @@ fn replace<P: PeerId>(
 
 /// Finds the addresses of a list that can be used, each once. What cannot be used is reported. It calls back, since a list would be
 /// read as soon as it is written (5 % of `resolve`; `benches/tick.rs`, join storm).
-fn usable<P: PeerId>(peer: Entity, list: &Few<CompactAddr>, legs: &mut Legs<P>, mut found: impl FnMut(CompactAddr)) {
-    let mut before: Few<CompactAddr> = Few::default();
-    let mut count = 0;
-    for &addr in list.as_slice() {
+fn usable<P: PeerId>(
+    Listed { name, .. }: Listed<P>,
+    list: &Few<CompactAddr>,
+    legs: &mut Legs<P>,
+    mut found: impl FnMut(CompactAddr),
+) {
+    let list = list.as_slice();
+    let (mut before, mut count) = (Vec::new(), 0);
+    for &addr in list {
         let error = match check_reachable(&legs.settings.port, addr) {
-            Ok(_) if count > 0 && before.as_slice().contains(&addr) => continue,
+            Ok(_) if before.contains(&addr) => continue,
             Ok(_) if count < legs.settings.config.addresses_per_peer_max => {
-                before.push(addr);
+                if list.len() > 1 {
+                    before.push(addr);
+                }
                 count += 1;
                 found(addr);
                 continue;
@@ -325,8 +355,8 @@ fn usable<P: PeerId>(peer: Entity, list: &Few<CompactAddr>, legs: &mut Legs<P>, 
             Ok(_) => AddressError::TooMany(addr.get()),
             Err(error) => error,
         };
-        if let Some(peer) = legs.key(peer) {
-            legs.event(Event::AddressRejected { peer, error });
+        if let Some(name) = name {
+            legs.event(Event::AddressRejected { peer: name.clone(), error });
         }
         // One event says it all; the list may be long.
         if matches!(error, AddressError::TooMany(_)) {
@@ -337,7 +367,7 @@ fn usable<P: PeerId>(peer: Entity, list: &Few<CompactAddr>, legs: &mut Legs<P>, 
 
 /// A list has become empty: senders stop, legs wait, and the peer is unresolved.
 fn empty<P: PeerId>(
-    peer: Entity,
+    Listed { peer, name }: Listed<P>,
     state: &mut Mut<PeerState>,
     leaving: &[Entity],
     legs: &mut Legs<P>,
@@ -365,8 +395,8 @@ fn empty<P: PeerId>(
         senders.registry.unresolved += 1;
         // What waits goes on searching.
         senders.dirty.lookups.push(peer);
-        if let Some(peer) = legs.key(peer) {
-            legs.event(Event::Unresolved { peer });
+        if let Some(name) = name {
+            legs.event(Event::Unresolved { peer: name.clone() });
         }
     }
 }
@@ -445,7 +475,9 @@ struct NewEndpoint {
     peer: Entity,
     addr: CompactAddr,
     sources: Sources,
-    shard: u16,
+    shard: u8,
+    /// Whether it is nobody's: then who arrives from there may be a peer that is known there too.
+    is_bare: bool,
 }
 
 /// The same beside others, one of which it may inherit from, so that it has its entity's id before it is there.
@@ -457,7 +489,7 @@ struct Sibling {
 }
 
 /// What an endpoint is born with.
-type EndpointBundle = (InstanceOf, EndpointOf, Endpoint, Waiting);
+type EndpointBundle = (EndpointOf, Endpoint, Waiting);
 
 impl Turnover {
     /// Lets them come and go.
@@ -475,6 +507,7 @@ impl Turnover {
         let (instance, now) = (world.resource::<Settings<P>>().instance, world.resource::<Now<P>>().at);
         let born = spawn_batch(world, self.firstborn.iter().map(|endpoint| endpoint.bundle(instance, now)));
         let Resolve { legs, senders, .. } = &mut state.get_mut(world).expect(THERE);
+        senders.registry.owners.reserve(born.len());
         for (endpoint, &entity) in self.firstborn.iter().zip(&born) {
             endpoint.enter(entity, legs, senders);
         }
@@ -483,22 +516,21 @@ impl Turnover {
 }
 
 impl NewEndpoint {
-    fn new<P: PeerId>(peer: Entity, addr: CompactAddr, sources: Sources, senders: &Senders<P>) -> Self {
-        Self { peer, addr, sources, shard: senders.shard_of(addr.get()) }
+    fn new<P: PeerId>(of: Listed<P>, addr: CompactAddr, sources: Sources, senders: &Senders<P>) -> Self {
+        Self { peer: of.peer, addr, sources, shard: senders.shard_of(addr.get()), is_bare: of.name.is_none() }
     }
 
     /// What it is made of.
     fn bundle(self, instance: u8, now: Timestamp) -> EndpointBundle {
-        let Self { peer, addr, sources, shard } = self;
-        let endpoint = Endpoint { shard, queued: true, ..Endpoint::new(addr, sources, now) };
-        (InstanceOf(instance), EndpointOf(peer), endpoint, Waiting::default())
+        let Self { peer, addr, sources, shard, .. } = self;
+        let endpoint = Endpoint { shard, queued: true, ..Endpoint::new(instance, addr, sources, now) };
+        (EndpointOf(peer), endpoint, Waiting::default())
     }
 
     /// Enters it wherever endpoints are counted and found.
     fn enter<P: PeerId>(self, entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>) {
         legs.books.endpoint(None, Some(EndpointState::New));
-        // A bare address is nobody: who arrives from it may be a peer that is known there too.
-        if legs.keys.contains(self.peer) {
+        if !self.is_bare {
             senders.registry.owners.insert(self.addr.get(), entity);
         }
         senders.dirty.spawns.push_back(entity);
@@ -509,10 +541,10 @@ impl Sibling {
     /// What it is made of, what it inherits included.
     fn bundle<P: PeerId>(self, legs: &mut Legs<P>) -> EndpointBundle {
         let Self { endpoint: new, predecessors, legs: inherited, .. } = self;
-        let (instance, of, endpoint, mut waiting) = new.bundle(legs.settings.instance, legs.now.at);
+        let (of, endpoint, mut waiting) = new.bundle(legs.settings.instance, legs.now.at);
         if !inherited.is_empty() {
             merge(inherited, &mut waiting.queue, legs, Whose { peer: Some(new.peer), addr: Some(new.addr.get()) });
         }
-        (instance, of, Endpoint { predecessors, ..endpoint }, waiting)
+        (of, Endpoint { predecessors, ..endpoint }, waiting)
     }
 }

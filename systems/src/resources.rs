@@ -18,7 +18,8 @@ use tickcast_components::group::Lane;
 use tickcast_components::peer::PeerBundle;
 use tickcast_components::{
     CompactAddr, DropReason, EndpointCounts, EndpointState, Event, IngressPort, IoCounts, LABELS_MAX, LegCounts,
-    NetworkConfig, PeerData, PeerId, PeerKey, Receipt, Received, ShardPort, ShardReport, Source, TickReport, Timestamp,
+    NetworkConfig, PeerData, PeerId, PeerKey, Receipt, Received, ShardPort, ShardReport, Source, Submission,
+    TickReport, Timestamp,
 };
 
 pub use crate::agenda::{Agenda, Agendas};
@@ -27,7 +28,7 @@ pub use crate::names::Names;
 pub use crate::outages::Outages;
 pub use crate::owners::Owners;
 pub use crate::shards::{Shard, Shards, SlotEntry};
-pub use crate::submissions::Submissions;
+pub use crate::spool::{Spool, Taken};
 pub use crate::wheel::Wheel;
 
 /// A map whose hash is keyed from the engine's seed: the same in every run of a simulation, unknown to an attacker who
@@ -80,7 +81,7 @@ pub struct Now<P: PeerId> {
 #[derive(Resource, Debug)]
 pub struct Ingress<P: PeerId> {
     /// In the order of their sequence numbers.
-    pub lane: Submissions<P>,
+    pub lane: Spool<Submission<P>>,
     /// The sum of their payloads.
     pub bytes: u64,
     /// The last sequence number that had been given out when submissions were last taken in.
@@ -185,7 +186,7 @@ pub struct HostQueues<P: PeerId> {
     /// Arrivals.
     pub received: VecDeque<Received<P>>,
     /// Events.
-    pub events: VecDeque<Event<P>>,
+    pub events: Spool<Event<P>>,
     /// Receipts.
     pub receipts: VecDeque<Receipt<P>>,
     /// The payload bytes in `received`.
@@ -426,7 +427,7 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
         port: parts.ingress,
     });
     world.insert_resource(Now::<P> { tick: 0, at: Timestamp(0), marker });
-    world.insert_resource(Ingress::<P> { lane: Submissions::default(), bytes: 0, mark: 0, cancelled: Vec::new() });
+    world.insert_resource(Ingress::<P> { lane: Spool::default(), bytes: 0, mark: 0, cancelled: Vec::new() });
     world.insert_resource(Registry::<P> {
         peers: Names::new(hash()),
         bare: Map::with_hasher(hash()),
@@ -458,7 +459,7 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
     });
     world.insert_resource(HostQueues::<P> {
         received: VecDeque::new(),
-        events: VecDeque::new(),
+        events: Spool::default(),
         receipts: VecDeque::new(),
         received_bytes: 0,
         logged: 0,

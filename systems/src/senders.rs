@@ -218,10 +218,10 @@ impl<P: PeerId> Senders<'_, '_, P> {
     }
 
     /// The shard of an address: all endpoints at one address share a sequence space, hence a shard.
-    pub fn shard_of(&self, addr: std::net::SocketAddr) -> u16 {
+    pub fn shard_of(&self, addr: std::net::SocketAddr) -> u8 {
         match self.shards.list.len() {
             1 => 0,
-            count => (self.registry.owners.hash(addr) % count as u64) as u16,
+            count => (self.registry.owners.hash(addr) % count as u64) as u8,
         }
     }
 
@@ -443,6 +443,8 @@ impl<P: PeerId> Senders<'_, '_, P> {
 }
 
 /// Moves an endpoint of this peer to another state. [`Senders::choose_if_failover`] has to follow.
+#[expect(clippy::inline_always, reason = "a state that is handed over lies in memory first, and is waited for there")]
+#[inline(always)]
 pub(crate) fn change_state<P: PeerId>(
     endpoint: &mut Endpoint,
     state: EndpointState,
@@ -474,6 +476,8 @@ pub(crate) fn change_state<P: PeerId>(
 }
 
 /// The same for one that becomes writable.
+#[expect(clippy::inline_always, reason = "as `change_state`")]
+#[inline(always)]
 pub(crate) fn come_up<P: PeerId>(
     endpoint: &mut Endpoint,
     waiting: &mut Waiting,
@@ -486,8 +490,9 @@ pub(crate) fn come_up<P: PeerId>(
     let config = &legs.settings.config;
     waiting.credit(config.endpoint_legs_max as u32, config.endpoint_bytes_max as u64);
     endpoint.credit_asked = false;
-    // Even with nothing to flow: the credit then ends with this tick, since nobody counts against it.
-    dirty.flows.push(entity);
+    if !waiting.is_empty() {
+        dirty.flows.push(entity);
+    }
 }
 
 /// Puts an endpoint on the list of those that want a sender, unless it is there or in line already.

@@ -125,6 +125,8 @@ impl Shard {
     }
 
     /// A change of the shard's table, in order with the legs around it.
+    #[expect(clippy::inline_always, reason = "an op that is handed over lies in memory first, and is waited for there")]
+    #[inline(always)]
     pub fn op(&mut self, op: ShardOp) {
         let number = self.batch.ops.len() as u32;
         self.batch.ops.push(op);

@@ -42,8 +42,9 @@ pub(crate) fn spawn_senders<P: PeerId>(
     while begun < allowance
         && let Some(entity) = connects.waiting.pop_front()
     {
-        if let Some(wish) = wish(entity, &mut legs, &mut senders) {
-            open(entity, wish, &mut legs, &mut senders);
+        if let Some(wish) = wish(entity, &mut legs, &mut senders)
+            && open(entity, wish, &mut legs, &mut senders)
+        {
             (spawned, begun) = (spawned + 1, begun + usize::from(wish == Wish::Dial));
         }
     }
@@ -55,11 +56,10 @@ pub(crate) fn spawn_senders<P: PeerId>(
     {
         match wish(entity, &mut legs, &mut senders) {
             Some(Wish::Dial) if begun >= allowance => connects.waiting.push_back(entity),
-            Some(wish) => {
-                open(entity, wish, &mut legs, &mut senders);
+            Some(wish) if open(entity, wish, &mut legs, &mut senders) => {
                 (spawned, begun) = (spawned + 1, begun + usize::from(wish == Wish::Dial));
             }
-            None => {}
+            _ => {}
         }
     }
     senders.dirty.spawns.shrink_to(LIST_KEPT_MAX);
@@ -106,10 +106,14 @@ enum Wish {
 
 /// What an endpoint that is taken off a list wants; nothing if that has changed meanwhile.
 fn wish<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>) -> Option<Wish> {
+    let failover = legs.settings.config.addresses == AddressPolicy::Failover;
+    if !failover && !legs.settings.connected {
+        // There is nothing to weigh, so that one look is enough: that of [`open`].
+        return Some(Wish::Open);
+    }
     let (endpoint, _, of) = senders.endpoints.get(entity).ok()?;
     let (is_new, peer) = (endpoint.state == EndpointState::New, of.0);
     // A failover peer has one sender at a time. It is put on the list when its turn comes.
-    let failover = legs.settings.config.addresses == AddressPolicy::Failover;
     let has_turn = is_new && (!failover || senders.choose(legs, peer) == Some(entity));
     if has_turn && !legs.settings.connected {
         return Some(Wish::Open);
@@ -126,15 +130,19 @@ fn wish<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>)
     Some(if is_accepted(legs, &endpoint, peer) { Wish::Attach } else { Wish::Dial })
 }
 
-/// Gives an endpoint a slot, and its shard something to do.
-fn open<P: PeerId>(entity: Entity, wish: Wish, legs: &mut Legs<P>, senders: &mut Senders<P>) {
-    let Ok((mut endpoint, mut waiting, of)) = senders.endpoints.get_mut(entity) else { return };
+/// Gives an endpoint a slot, and its shard something to do. Answers whether it is new and there still.
+fn open<P: PeerId>(entity: Entity, wish: Wish, legs: &mut Legs<P>, senders: &mut Senders<P>) -> bool {
+    let Ok((mut endpoint, mut waiting, of)) = senders.endpoints.get_mut(entity) else { return false };
     let (addr, peer) = (endpoint.addr, of.0);
+    let endpoint: &mut Endpoint = &mut endpoint;
+    endpoint.queued = false;
+    if endpoint.state != EndpointState::New {
+        return false;
+    }
     let shard = &mut senders.shards.list[usize::from(endpoint.shard)];
     let (slot, generation) = shard.take_slot(entity);
     shard.op(ShardOp::Open { slot, generation, addr, dial: wish != Wish::Attach });
-    let endpoint: &mut Endpoint = &mut endpoint;
-    (endpoint.slot, endpoint.generation, endpoint.queued) = (slot, generation, false);
+    (endpoint.slot, endpoint.generation) = (slot, generation);
     if wish == Wish::Open {
         come_up(endpoint, &mut waiting, entity, peer, legs, &mut senders.dirty);
     } else {
@@ -144,8 +152,9 @@ fn open<P: PeerId>(entity: Entity, wish: Wish, legs: &mut Legs<P>, senders: &mut
     if wish == Wish::Open
         && let Some(peer) = legs.key(peer)
     {
-        legs.event(Event::EndpointUp { peer: Some(peer), addr: addr.get(), identity: None });
+        legs.event_with(|| Event::EndpointUp { peer: Some(peer), addr: addr.get(), identity: None });
     }
+    true
 }
 
 /// Keeps the line from growing with endpoints that no longer want a sender while it had to wait. A pass costs as much as it

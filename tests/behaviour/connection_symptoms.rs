@@ -176,7 +176,7 @@ async fn a_flood_on_one_shard_kept_the_peers_of_others_unheard() {
     sim.ticks(3).await;
     let world = sim.net.world_mut();
     let mut found = world.query::<&Endpoint>();
-    let shards: Vec<(SocketAddr, u16)> = found.iter(world).map(|found| (found.addr.get(), found.shard)).collect();
+    let shards: Vec<(SocketAddr, u8)> = found.iter(world).map(|found| (found.addr.get(), found.shard)).collect();
     let mut encoder = Encoder::new(2);
     for shard in 0..4 {
         let on = |same: bool| {

@@ -447,7 +447,7 @@ async fn several_shards_share_what_one_accepts() {
     assert_eq!(sim.net.report().endpoints.up, 30);
     let world = sim.net.world_mut();
     let mut found = world.query::<&Endpoint>();
-    let shards: std::collections::BTreeSet<u16> = found.iter(world).map(|endpoint| endpoint.shard).collect();
+    let shards: std::collections::BTreeSet<u8> = found.iter(world).map(|endpoint| endpoint.shard).collect();
     assert_eq!(shards.len(), 4, "each shard has some");
     sim.net.send(Target::All, message("all")).unwrap();
     for socket in &sockets {

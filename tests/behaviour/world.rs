@@ -41,7 +41,7 @@ impl Host {
         close_books::<u64>(&mut self.world, &report);
         let mut queues = self.world.resource_mut::<resources::HostQueues<u64>>();
         self.receipts.extend(queues.receipts.drain(..));
-        self.events.extend(queues.events.drain(..));
+        self.events.extend(queues.events.drain());
         report
     }
 

@@ -127,7 +127,7 @@ impl Reference {
 /// What the engine shows.
 impl Reference {
     /// These shards have these addresses, for as long as there is the engine.
-    pub(crate) fn placed(&mut self, endpoints: impl Iterator<Item = (SocketAddr, u16)>) {
+    pub(crate) fn placed(&mut self, endpoints: impl Iterator<Item = (SocketAddr, u8)>) {
         self.model.shards.extend(endpoints);
     }
 

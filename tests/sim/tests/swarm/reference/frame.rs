@@ -60,7 +60,7 @@ impl Model {
         }
         // Shard by shard, each with its legs first: where several of a peer's senders close in one tick, that decides which
         // of two causes comes first.
-        let mut shards: BTreeMap<u16, (Vec<_>, Vec<_>)> = BTreeMap::new();
+        let mut shards: BTreeMap<u8, (Vec<_>, Vec<_>)> = BTreeMap::new();
         for (sender, leg) in report.returned {
             shards.entry(self.shard_of(sender)).or_default().0.push((sender, leg));
         }
@@ -135,7 +135,7 @@ impl Model {
     }
 
     /// The shard of a sender; of one whose endpoint is gone any, since nothing comes of what it says.
-    fn shard_of(&self, sender: u64) -> u16 {
+    fn shard_of(&self, sender: u64) -> u8 {
         let endpoint = self.endpoint_of(sender).map(|number| &self.endpoints[&number]);
         endpoint.and_then(|endpoint| self.shards.get(&endpoint.addr).copied()).unwrap_or_default()
     }

@@ -211,7 +211,7 @@ struct Model {
     /// Who acknowledges what asks for it.
     acknowledgers: BTreeSet<Addr>,
     /// Which shard has an address: the engine's own choice, by a hash.
-    shards: BTreeMap<Addr, u16>,
+    shards: BTreeMap<Addr, u8>,
     groups: Vec<BTreeSet<PeerKey>>,
     directory: [BTreeMap<PeerKey, Vec<Addr>>; 2],
     changes: Vec<(PeerKey, usize, Vec<Addr>)>,
