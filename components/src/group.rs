@@ -85,8 +85,7 @@ impl Members {
 }
 
 /// The groups of a peer: `All` first, if it is a peer and no bare address.
-#[derive(Component, Debug, Default)]
-#[component(on_remove = Memberships::on_remove)]
+#[derive(Debug, Default)]
 pub struct Memberships(#[doc(hidden)] pub Few<Membership>);
 
 /// One membership, seen from the peer.
@@ -102,14 +101,5 @@ impl Memberships {
     /// The groups' entities.
     pub fn iter(&self) -> impl Iterator<Item = Entity> + '_ {
         self.0.as_slice().iter().map(|membership| membership.group)
-    }
-
-    fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {
-        let Some(mut memberships) = world.get_mut::<Self>(context.entity) else { return };
-        let list = std::mem::take(&mut memberships.0);
-        if !list.as_slice().is_empty() {
-            let peer = context.entity;
-            Obituaries::record(&mut world, &context, Obituary::Memberships { peer, list });
-        }
     }
 }

@@ -43,7 +43,7 @@ pub use message::{
     SendError, Submission, Target,
 };
 pub use outcome::{DropReason, Drops, LegCounts, Outcome};
-pub use peer::{BareAddr, Heard, Link, Parked, PeerKey, PeerState, Route};
+pub use peer::{BareAddr, Heard, Link, Peer, PeerKey, PeerState, Route};
 pub use resolution::Resolution;
 pub use room::{Denied, Reservations, RoomWanted};
 pub use tick::{EndpointCounts, IoCounts, SYSTEMS, SystemTiming, TickReport};

@@ -7,6 +7,7 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 
 use crate::endpoint::Endpoints;
+use crate::group::Memberships;
 use crate::identity::{Obituaries, Obituary, PeerId, Slot};
 use crate::message::HeldQueue;
 use crate::time::Timestamp;
@@ -44,9 +45,37 @@ impl BareAddr {
     }
 }
 
+/// What is known of a peer or a bare address beside its name, its endpoints and its route. All of it in one component, since each
+/// costs an entity 8 bytes of its own.
+#[derive(Component, Debug, Default)]
+#[component(on_remove = Peer::on_remove)]
+pub struct Peer {
+    /// Whether its addresses are known.
+    pub state: PeerState,
+    /// Legs that wait for its addresses, oldest first; stale ones, whose message has ended, included until they are swept.
+    pub parked: HeldQueue,
+    /// Its groups.
+    pub memberships: Memberships,
+}
+
+impl Peer {
+    fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {
+        let peer = context.entity;
+        let Some(own) = world.get_mut::<Self>(peer).map(|mut own| std::mem::take(&mut *own)) else { return };
+        let Self { state, mut parked, memberships: Memberships(list) } = own;
+        if !list.as_slice().is_empty() {
+            Obituaries::record(&mut world, &context, Obituary::Memberships { peer, list });
+        }
+        let legs = parked.take();
+        if !legs.is_empty() {
+            Obituaries::record(&mut world, &context, Obituary::Legs(legs));
+        }
+        Obituaries::record(&mut world, &context, Obituary::Peer(state));
+    }
+}
+
 /// Whether a peer's addresses are known.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[component(on_remove = PeerState::on_remove)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PeerState {
     /// No address is known, and nobody is looking since nothing waits.
     #[default]
@@ -55,13 +84,6 @@ pub enum PeerState {
     Resolving(Entity),
     /// At least one address is known.
     Ready,
-}
-
-impl PeerState {
-    fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {
-        let Some(&state) = world.get::<Self>(context.entity) else { return };
-        Obituaries::record(&mut world, &context, Obituary::Peer(state));
-    }
 }
 
 /// Where a message to this peer goes, in eight hot bytes.
@@ -90,33 +112,6 @@ pub enum Route {
     Oneself,
 }
 
-/// Legs that wait for this peer's addresses, oldest first.
-#[derive(Component, Debug, Default)]
-#[component(on_remove = Parked::on_remove)]
-pub struct Parked(#[doc(hidden)] pub HeldQueue);
-
-impl Parked {
-    /// How many entries there are; stale ones, whose message has ended, included until they are swept.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether nothing waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {
-        let Some(mut parked) = world.get_mut::<Self>(context.entity) else { return };
-        let legs = parked.0.take();
-        if !legs.is_empty() {
-            Obituaries::record(&mut world, &context, Obituary::Legs(legs));
-        }
-    }
-}
-
 /// That a peer was admitted, and when it was last heard. Where it was admitted says the endpoint that has
 /// [`Source::Admitted`](crate::Source) among its sources.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,10 +136,8 @@ impl Heard {
 /// What every peer's entity starts with, its key or address aside.
 #[derive(Bundle, Debug)]
 pub struct PeerBundle {
-    state: PeerState,
+    peer: Peer,
     link: Link,
-    parked: Parked,
-    memberships: crate::group::Memberships,
     // Empty, but there: the first endpoint would move the peer to another table.
     endpoints: Endpoints,
 }
@@ -153,19 +146,14 @@ impl PeerBundle {
     /// An unresolved peer of this engine.
     #[must_use]
     pub fn new(instance: u8) -> Self {
-        Self {
-            state: PeerState::default(),
-            link: Link { instance, ..Link::default() },
-            parked: Parked::default(),
-            memberships: crate::group::Memberships::default(),
-            endpoints: Endpoints::default(),
-        }
+        let link = Link { instance, ..Link::default() };
+        Self { peer: Peer::default(), link, endpoints: Endpoints::default() }
     }
 
     /// The peer that is this engine itself.
     #[must_use]
     pub fn oneself(instance: u8) -> Self {
         let link = Link { route: Route::Oneself, instance, ..Link::default() };
-        Self { state: PeerState::Ready, link, ..Self::new(instance) }
+        Self { peer: Peer { state: PeerState::Ready, ..Peer::default() }, link, ..Self::new(instance) }
     }
 }

@@ -6,8 +6,8 @@
 use bevy_ecs::prelude::*;
 use tickcast_components::identity::{Obituaries, Obituary};
 use tickcast_components::{
-    AfterClose, BatchEntry, Endpoint, EndpointOf, EndpointState, HeldLeg, HeldQueue, InstanceOf, Link, Members,
-    Memberships, Outage, Parked, PeerId, Pending, Route, Waiting,
+    AfterClose, BatchEntry, Endpoint, EndpointOf, EndpointState, HeldLeg, HeldQueue, InstanceOf, Link, Members, Outage,
+    Peer, PeerId, Pending, Route, Waiting,
 };
 
 use crate::resources::{Agendas, Books, Connects, Dirty, Settings, Shards};
@@ -72,8 +72,8 @@ pub fn audit<P: PeerId>(world: &mut World) -> Audit {
         audit.wrong_bytes += u64::from(bytes != queue.held().map_or(0, |held| held.bytes));
         queues.push(queue.iter().copied().collect());
     };
-    let mut peers = world.query::<(&Parked, &Link)>();
-    peers.iter(world).filter(|(_, link)| link.instance == instance).for_each(|(parked, _)| inspect(&parked.0));
+    let mut peers = world.query::<(&Peer, &Link)>();
+    peers.iter(world).filter(|(_, link)| link.instance == instance).for_each(|(known, _)| inspect(&known.parked));
     let mut endpoints = world.query::<(&Waiting, &Endpoint)>();
     for (waiting, _) in endpoints.iter(world).filter(|(_, endpoint)| endpoint.instance == instance) {
         inspect(&waiting.queue);
@@ -205,9 +205,9 @@ fn misplaced(world: &World, group: Entity, members: &Members, struck: u64) -> u6
                 link.route != Route::Direct && members.indirect.get(at as usize) == Some(&(index as u32))
             }
         };
-        let known = world
-            .get::<Memberships>(member.peer)
-            .is_some_and(|own| own.0.as_slice().iter().any(|own| own.group == group && own.index as usize == index));
+        let known = world.get::<Peer>(member.peer).is_some_and(|known| {
+            known.memberships.0.as_slice().iter().any(|own| own.group == group && own.index as usize == index)
+        });
         count += u64::from(!placed || !known);
     }
     // Members that were despawned leave in the next tick, by what they have left.

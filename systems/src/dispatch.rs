@@ -11,8 +11,8 @@ use bevy_ecs::entity::Entities;
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
 use tickcast_components::{
-    AddressPolicy, DropReason, EndpointState, InboundKind, Link, Members, Memberships, MessageId, Outcome, Parked,
-    PeerId, PeerState, Pending, Received, Recipients, Route, ShardOp, Slot,
+    AddressPolicy, DropReason, EndpointState, InboundKind, Link, Members, MessageId, Outcome, Peer, PeerId, PeerState,
+    Pending, Received, Recipients, Route, ShardOp, Slot,
 };
 
 use crate::legs::{Legs, Whose};
@@ -32,7 +32,7 @@ pub(crate) struct Scratch {
 }
 
 /// Peers, as dispatch sees them.
-type Peers<'w, 's> = Query<'w, 's, (&'static Link, &'static PeerState, &'static mut Parked)>;
+type Peers<'w, 's> = Query<'w, 's, (&'static Link, &'static mut Peer)>;
 
 /// Where messages go, for passes over many peers.
 #[derive(SystemParam)]
@@ -52,7 +52,6 @@ pub(crate) fn dispatch<P: PeerId>(
     mut senders: Senders<P>,
     mut peers: Peers,
     groups: Query<&Members>,
-    memberships: Query<&Memberships>,
     routes: Routes,
     mut scratch: Local<Scratch>,
 ) -> u64 {
@@ -73,7 +72,7 @@ pub(crate) fn dispatch<P: PeerId>(
     let mut fresh = std::mem::take(&mut legs.messages.fresh);
     let mut rest = fresh.drain(..);
     while let Some(message) = straight(&mut rest, &mut legs, &mut senders.shards.list, &routes) {
-        fan_out(message, &mut legs, &mut senders, &mut peers, &routes, &groups, &memberships, &mut scratch);
+        fan_out(message, &mut legs, &mut senders, &mut peers, &routes, &groups, &mut scratch);
     }
     drop(rest);
     legs.messages.fresh = fresh;
@@ -129,15 +128,15 @@ fn unpark<P: PeerId>(
     peers: &mut Peers,
     scratch: &mut Scratch,
 ) {
-    let Ok((_, state, mut parked)) = peers.get_mut(peer) else { return };
-    if *state != PeerState::Ready || parked.is_empty() {
+    let Ok((_, mut known)) = peers.get_mut(peer) else { return };
+    if known.state != PeerState::Ready || known.parked.is_empty() {
         return;
     }
     recipients(peer, legs, senders, &mut scratch.endpoints);
     if scratch.endpoints.is_empty() {
         return;
     }
-    for leg in parked.0.take() {
+    for leg in known.parked.take() {
         if !legs.is_live(&leg) {
             continue;
         }
@@ -217,7 +216,6 @@ fn fan_out<P: PeerId>(
     peers: &mut Peers,
     routes: &Routes,
     groups: &Query<&Members>,
-    memberships: &Query<&Memberships>,
     scratch: &mut Scratch,
 ) {
     // A host's system may have despawned it since ingest; its obituary settles the legs.
@@ -238,7 +236,8 @@ fn fan_out<P: PeerId>(
         Recipients::Group(group) => (*group, None),
         Recipients::Except(rest) => (rest.group, Some(&rest.except)),
     };
-    let is_member = |peer: &Entity| memberships.get(*peer).is_ok_and(|own| own.iter().any(|other| other == group));
+    let is_member =
+        |peer: &Entity| peers.get(*peer).is_ok_and(|(_, known)| known.memberships.iter().any(|other| other == group));
     let except: Option<Vec<Entity>> = except.map(|except| except.iter().copied().filter(is_member).collect());
     let Ok(members) = groups.get(group) else {
         match counted {
@@ -363,7 +362,7 @@ fn to_peer<P: PeerId>(
     scratch: &mut Scratch,
 ) {
     let ours = |link: &Link| link.instance == legs.settings.instance;
-    let Some((link, state, mut parked)) = peers.get_mut(peer).ok().filter(|(link, ..)| ours(link)) else {
+    let Some((link, mut known)) = peers.get_mut(peer).ok().filter(|(link, _)| ours(link)) else {
         legs.end(message, 1, DropReason::UnknownTarget, Whose::default());
         return;
     };
@@ -372,16 +371,16 @@ fn to_peer<P: PeerId>(
         to_oneself(message, peer, legs);
         return;
     }
-    if *state != PeerState::Ready {
-        legs.hold(&mut parked.0, message, whose);
-        if *state == PeerState::Unresolved {
+    if known.state != PeerState::Ready {
+        legs.hold(&mut known.parked, message, whose);
+        if known.state == PeerState::Unresolved {
             senders.dirty.lookups.push(peer);
         }
         return;
     }
     recipients(peer, legs, senders, &mut scratch.endpoints);
     let Some(more) = (scratch.endpoints.len() as u32).checked_sub(1) else {
-        legs.hold(&mut parked.0, message, whose);
+        legs.hold(&mut known.parked, message, whose);
         senders.dirty.unparks.push(peer);
         return;
     };

@@ -12,8 +12,8 @@ use thiserror::Error;
 use tickcast_components::few::Few;
 use tickcast_components::group::Membership;
 use tickcast_components::{
-    AddressError, DropReason, Endpoint, EndpointState, Endpoints, GroupId, Heard, InstanceOf, Link, Members,
-    Memberships, MessageId, PeerId, Pending, Route, ShardOp, Source, Timestamp,
+    AddressError, DropReason, Endpoint, EndpointState, Endpoints, GroupId, Heard, InstanceOf, Link, Members, MessageId,
+    Peer, PeerId, Pending, Route, ShardOp, Source, Timestamp,
 };
 
 use crate::births::spawn_batch;
@@ -279,7 +279,8 @@ pub fn remove_peer<P: PeerId>(world: &mut World, key: &P) -> Result<(), PeerErro
     let entity = peer(world, key).ok_or(PeerError::UnknownPeer)?;
     world.resource_mut::<Registry<P>>().peers.remove(key);
     // Out of its groups at once, so that a message submitted before the next tick does not count it.
-    let groups: Vec<Entity> = world.get::<Memberships>(entity).map(|own| own.iter().collect()).unwrap_or_default();
+    let groups: Vec<Entity> =
+        world.get::<Peer>(entity).map(|known| known.memberships.iter().collect()).unwrap_or_default();
     for group in groups {
         let left = leave(world, GroupId(group), entity);
         debug_assert_eq!(left, Ok(true), "a peer's own list names its groups");
@@ -368,8 +369,8 @@ pub fn join(world: &mut World, group: GroupId, peer: Entity) -> Result<bool, Gro
         return Err(GroupError::UnknownPeer);
     }
     let Some(mut members) = group_mut.get_mut::<Members>() else { return Err(GroupError::UnknownGroup) };
-    let Some(mut memberships) = peer_mut.get_mut::<Memberships>() else { return Err(GroupError::UnknownPeer) };
-    Ok(groups::join(group.0, peer, link, &mut members, &mut memberships))
+    let Some(mut known) = peer_mut.get_mut::<Peer>() else { return Err(GroupError::UnknownPeer) };
+    Ok(groups::join(group.0, peer, link, &mut members, &mut known.memberships))
 }
 
 /// Takes a peer out of a group: later messages do not reach it. Answers whether it was a member.
@@ -381,15 +382,16 @@ pub fn leave(world: &mut World, group: GroupId, peer: Entity) -> Result<bool, Gr
     if world.get::<Members>(group.0).is_none() {
         return Err(GroupError::UnknownGroup);
     }
-    let Some(mut memberships) = world.get_mut::<Memberships>(peer) else { return Err(GroupError::UnknownPeer) };
-    let Some(at) = memberships.0.as_slice().iter().position(|own| own.group == group.0) else { return Ok(false) };
-    let left: Membership = memberships.0.swap_remove(at);
+    let Some(mut known) = world.get_mut::<Peer>(peer) else { return Err(GroupError::UnknownPeer) };
+    let memberships = &mut known.memberships.0;
+    let Some(at) = memberships.as_slice().iter().position(|own| own.group == group.0) else { return Ok(false) };
+    let left: Membership = memberships.swap_remove(at);
     let moved =
         world.get_mut::<Members>(group.0).and_then(|mut members| groups::detach(&mut members, peer, left.index));
     if let Some((index, moved)) = moved
-        && let Some(mut memberships) = world.get_mut::<Memberships>(moved)
+        && let Some(mut known) = world.get_mut::<Peer>(moved)
     {
-        groups::reindex(&mut memberships, group.0, index);
+        groups::reindex(&mut known.memberships, group.0, index);
     }
     Ok(true)
 }

@@ -14,7 +14,7 @@ use tickcast_components::identity::{Obituaries, Obituary};
 use tickcast_components::peer::{Departed, PeerBundle};
 use tickcast_components::{
     Addressed, BareAddr, BatchMessage, Destination, DropReason, Event, GroupExcept, IngressPort, InstanceOf, Members,
-    Memberships, MessageId, PeerId, Pending, Recipients, SendError, Source, Submission, Target, Timestamp,
+    MessageId, Peer, PeerId, Pending, Recipients, SendError, Source, Submission, Target, Timestamp,
 };
 
 use crate::groups::{detach, reindex};
@@ -33,7 +33,7 @@ pub(crate) fn ingest<P: PeerId>(
     mut departed: ResMut<Departed<P>>,
     mut dirty: ResMut<Dirty<P>>,
     mut groups: Query<(&mut Members, &InstanceOf)>,
-    mut memberships: Query<&mut Memberships>,
+    mut peers: Query<&mut Peer>,
     mut obituaries: ResMut<Obituaries>,
     shutdown: Res<Shutdown<P>>,
     shards: Res<Shards<P>>,
@@ -46,7 +46,7 @@ pub(crate) fn ingest<P: PeerId>(
             matches!(obituary, Obituary::Memberships { .. } | Obituary::Group(_) | Obituary::Bare(_))
         };
         for obituary in list.extract_if(.., names) {
-            strike(obituary, &mut registry, &mut groups, &mut memberships);
+            strike(obituary, &mut registry, &mut groups, &mut peers);
         }
     }
     if !groups.contains(registry.all) {
@@ -107,7 +107,7 @@ pub(crate) fn ingest<P: PeerId>(
                     let whom =
                         whom(target, now.at, settings, agendas, &mut registry, &mut dirty, &groups, &mut commands);
                     match whom {
-                        Ok(whom) if !is_closed => rest_of(whom, except, &groups, &memberships),
+                        Ok(whom) if !is_closed => rest_of(whom, except, &groups, &peers),
                         Ok(_) => {
                             let (reason, error) = (DropReason::Shutdown, SendError::ShuttingDown);
                             refused.push((message.sequence, message.receipt.get(), reason, error));
@@ -207,23 +207,23 @@ fn strike<P: PeerId>(
     obituary: Obituary,
     registry: &mut Registry<P>,
     groups: &mut Query<(&mut Members, &InstanceOf)>,
-    memberships: &mut Query<&mut Memberships>,
+    peers: &mut Query<&mut Peer>,
 ) {
     match obituary {
         Obituary::Memberships { peer, list } => {
             for &left in list.as_slice() {
                 let Ok((mut members, _)) = groups.get_mut(left.group) else { continue };
                 if let Some((index, moved)) = detach(&mut members, peer, left.index)
-                    && let Ok(mut memberships) = memberships.get_mut(moved)
+                    && let Ok(mut known) = peers.get_mut(moved)
                 {
-                    reindex(&mut memberships, left.group, index);
+                    reindex(&mut known.memberships, left.group, index);
                 }
             }
         }
-        Obituary::Group(peers) => {
-            for peer in peers {
-                if let Ok(mut memberships) = memberships.get_mut(peer) {
-                    memberships.0.retain(|membership| groups.contains(membership.group));
+        Obituary::Group(members) => {
+            for peer in members {
+                if let Ok(mut known) = peers.get_mut(peer) {
+                    known.memberships.0.retain(|membership| groups.contains(membership.group));
                 }
             }
         }
@@ -240,13 +240,14 @@ fn rest_of(
     whom: Recipients,
     except: Option<Arc<[Entity]>>,
     groups: &Query<(&mut Members, &InstanceOf)>,
-    memberships: &Query<&mut Memberships>,
+    peers: &Query<&mut Peer>,
 ) -> (Recipients, u32) {
     let size = |group: Entity| groups.get(group).map_or(0, |(members, _)| members.len() as u32);
     let except = except.as_deref().unwrap_or_default();
     match whom {
         Recipients::Group(group) if !except.is_empty() => {
-            let is_member = |peer| memberships.get(peer).is_ok_and(|own| own.iter().any(|other| other == group));
+            let is_member =
+                |peer| peers.get(peer).is_ok_and(|known| known.memberships.iter().any(|other| other == group));
             let mut except: Vec<Entity> = except.iter().copied().filter(|&peer| is_member(peer)).collect();
             except.sort_unstable();
             except.dedup();

@@ -5,7 +5,7 @@
 
 use bevy_ecs::prelude::*;
 use tickcast_components::few::Few;
-use tickcast_components::{BareAddr, Event, Heard, Memberships, Parked, PeerId, PeerState, SilencePolicy, Source};
+use tickcast_components::{BareAddr, Event, Heard, Peer, PeerId, PeerState, SilencePolicy, Source};
 
 use crate::legs::Legs;
 use crate::resources::{Agendas, Messages, Now, POOL_IDLE_MAX};
@@ -29,7 +29,7 @@ fn surplus<P: PeerId>(messages: &Messages<P>) -> usize {
 pub(crate) fn reap<P: PeerId>(
     mut legs: Legs<P>,
     mut senders: Senders<P>,
-    peers: Query<(&PeerState, &Parked, &Memberships)>,
+    peers: Query<&Peer>,
     bare: Query<&BareAddr>,
     mut heard: Query<&mut Heard>,
     mut commands: Commands,
@@ -38,8 +38,8 @@ pub(crate) fn reap<P: PeerId>(
     let mut reaped = 0;
     for _ in 0..CHECKS_PER_TICK_MAX {
         let Some(peer) = legs.agendas.pop_idle(now) else { break };
-        let Ok((state, parked, memberships)) = peers.get(peer) else { continue };
-        let waits = !parked.is_empty()
+        let Ok(known) = peers.get(peer) else { continue };
+        let waits = !known.parked.is_empty()
             || senders.peers.get(peer).is_ok_and(|endpoints| {
                 endpoints.iter().any(|entity| senders.endpoints.get(entity).is_ok_and(|found| !found.1.is_empty()))
             });
@@ -48,8 +48,8 @@ pub(crate) fn reap<P: PeerId>(
         let next = match used {
             Some(used) if waits || used.after(idle_age_max) > now => Some(used.after(idle_age_max).max(now)),
             // A resolved peer comes back to the agenda when its list becomes empty.
-            None if *state == PeerState::Ready => continue,
-            None if waits || memberships.0.as_slice().len() > 1 => Some(now.after(idle_age_max)),
+            None if known.state == PeerState::Ready => continue,
+            None if waits || known.memberships.0.as_slice().len() > 1 => Some(now.after(idle_age_max)),
             Some(_) | None => None,
         };
         if let Some(next) = next {

@@ -4,9 +4,7 @@
 //! O(members).
 
 use bevy_ecs::prelude::*;
-use tickcast_components::{
-    AddressPolicy, EndpointState, Endpoints, Link, Members, Memberships, Parked, PeerId, PeerState, Route,
-};
+use tickcast_components::{AddressPolicy, EndpointState, Endpoints, Link, Members, Peer, PeerId, PeerState, Route};
 
 use crate::groups::{self, Joiners};
 use crate::resources::{Dirty, LIST_KEPT_MAX, Settings, row};
@@ -20,7 +18,7 @@ pub(crate) fn is_due<P: PeerId>(dirty: Res<Dirty<P>>) -> bool {
 pub(crate) fn regroup<P: PeerId>(
     mut senders: Senders<P>,
     settings: Res<Settings<P>>,
-    mut peers: Query<(&PeerState, &mut Link, &Parked, Option<&Endpoints>, &mut Memberships)>,
+    mut peers: Query<(&mut Peer, &mut Link, Option<&Endpoints>)>,
     mut groups: Query<&mut Members>,
 ) -> u64 {
     let all = senders.registry.all;
@@ -38,21 +36,21 @@ pub(crate) fn regroup<P: PeerId>(
         old.next_if_eq(&peer);
         let is_new = new.next_if_eq(&peer).is_some();
         count += 1;
-        let Ok((state, mut link, parked, endpoints, mut memberships)) = peers.get_mut(peer) else { continue };
+        let Ok((mut known, mut link, endpoints)) = peers.get_mut(peer) else { continue };
         // A copy, since what has only just been written is slow to be read again.
         let mut now = *link;
         if now.route != Route::Oneself {
-            let new = route(peer, *state, parked, endpoints, &mut senders, settings.config.addresses);
+            let new = route(peer, &known, endpoints, &mut senders, settings.config.addresses);
             let new = Link { instance: now.instance, ..new };
             if new != now {
                 (now, *link) = (new, new);
-                for &membership in memberships.0.as_slice() {
+                for &membership in known.memberships.0.as_slice() {
                     groups::relink(membership, now, &mut groups);
                 }
             }
         }
         if is_new && let Some(joiners) = &mut joiners {
-            joiners.push(peer, now, &mut memberships);
+            joiners.push(peer, now, &mut known.memberships);
         }
     }
     drop((old, new));
@@ -71,14 +69,13 @@ pub(crate) fn regroup<P: PeerId>(
 /// counts them against it.
 fn route<P: PeerId>(
     peer: Entity,
-    state: PeerState,
-    parked: &Parked,
+    known: &Peer,
     endpoints: Option<&Endpoints>,
     senders: &mut Senders<P>,
     policy: AddressPolicy,
 ) -> Link {
     let indirect = Link::default();
-    if state != PeerState::Ready {
+    if known.state != PeerState::Ready {
         return indirect;
     }
     let only = match policy {
@@ -88,8 +85,10 @@ fn route<P: PeerId>(
     let Some((endpoint, mut waiting, _)) = only.and_then(|only| senders.endpoints.get_mut(only).ok()) else {
         return indirect;
     };
-    let direct =
-        endpoint.state == EndpointState::Up && waiting.is_empty() && endpoint.predecessors == 0 && parked.is_empty();
+    let direct = endpoint.state == EndpointState::Up
+        && waiting.is_empty()
+        && endpoint.predecessors == 0
+        && known.parked.is_empty();
     if direct {
         waiting.credit(0, 0);
         Link { slot: endpoint.slot, shard: endpoint.shard.into(), route: Route::Direct, ..indirect }

@@ -9,7 +9,7 @@ use bevy_ecs::system::{SystemParam, SystemState};
 use tickcast_components::few::Few;
 use tickcast_components::{
     AddressError, AddressPolicy, AfterClose, BareAddr, CompactAddr, Endpoint, EndpointOf, EndpointState, Endpoints,
-    Event, HeldLeg, InstanceOf, Parked, PeerId, PeerKey, PeerState, Resolution, Source, Sources, Timestamp, Waiting,
+    Event, HeldLeg, InstanceOf, Peer, PeerId, PeerKey, PeerState, Resolution, Source, Sources, Timestamp, Waiting,
 };
 
 use crate::backoff;
@@ -27,14 +27,14 @@ pub(crate) fn is_due<P: PeerId>(dirty: Res<Dirty<P>>, agendas: Res<Agendas<P>>, 
 }
 
 /// A peer, as `resolve` sees it. A bare address has no name.
-type States<P> = (&'static mut PeerState, &'static mut Parked, Option<&'static Endpoints>, Option<&'static PeerKey<P>>);
+type Peers<P> = (&'static mut Peer, Option<&'static Endpoints>, Option<&'static PeerKey<P>>);
 
 /// What `resolve` works on.
 #[derive(SystemParam)]
 pub(crate) struct Resolve<'w, 's, P: PeerId> {
     legs: Legs<'w, 's, P>,
     senders: Senders<'w, 's, P>,
-    states: Query<'w, 's, States<P>>,
+    peers: Query<'w, 's, Peers<P>>,
     bare: Query<'w, 's, &'static BareAddr>,
     resolutions: Query<'w, 's, &'static mut Resolution>,
     directory: Res<'w, Directory<P>>,
@@ -46,7 +46,7 @@ pub(crate) struct Resolve<'w, 's, P: PeerId> {
 pub(crate) fn resolve<P: PeerId>(world: &mut World, state: &mut SystemState<Resolve<P>>) -> u64 {
     let mut items = search(&mut state.get_mut(world).expect(THERE));
     state.apply(world);
-    let Resolve { legs, senders, states, entities, .. } = &mut state.get_mut(world).expect(THERE);
+    let Resolve { legs, senders, peers, entities, .. } = &mut state.get_mut(world).expect(THERE);
     senders.dirty.tidy_listings();
     let mut listings = std::mem::take(&mut senders.dirty.listings);
     items += listings.len() as u64;
@@ -55,7 +55,7 @@ pub(crate) fn resolve<P: PeerId>(world: &mut World, state: &mut SystemState<Reso
     legs.reserve_events(if legs.settings.connected { resolved_max } else { 2 * resolved_max });
     let mut turnover = Turnover { firstborn: Vec::with_capacity(listings.len()), ..Turnover::default() };
     for lists in listings.chunk_by(|one, other| one.peer == other.peer) {
-        apply(lists, legs, senders, states, entities, &mut turnover);
+        apply(lists, legs, senders, peers, entities, &mut turnover);
     }
     listings.clear();
     listings.shrink_to(LISTINGS_KEPT_MAX);
@@ -66,7 +66,7 @@ pub(crate) fn resolve<P: PeerId>(world: &mut World, state: &mut SystemState<Reso
 
 /// Looks peers up that want it, and again those whose search is due. Answers how many.
 fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
-    let Resolve { legs, senders, states, bare, resolutions, directory, commands, .. } = resolve;
+    let Resolve { legs, senders, peers, bare, resolutions, directory, commands, .. } = resolve;
     let budget = legs.settings.config.resolutions_per_tick_max;
     let mut lookups = std::mem::take(&mut senders.dirty.lookups);
     let mut due: Vec<Entity> = lookups.drain(..lookups.len().min(budget)).collect();
@@ -87,18 +87,18 @@ fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
         if look_up(peer, legs, senders, directory) || is_admitted(peer, &senders.dirty.listings[..tidy]) {
             continue;
         }
-        let Ok((mut state, ..)) = states.get_mut(peer) else { continue };
-        if *state == PeerState::Ready && !has_endpoints && !is_oneself(peer, legs) {
-            *state = PeerState::Unresolved;
+        let Ok((mut known, ..)) = peers.get_mut(peer) else { continue };
+        if known.state == PeerState::Ready && !has_endpoints && !is_oneself(peer, legs) {
+            known.state = PeerState::Unresolved;
             senders.registry.unresolved += 1;
             let idle_at = legs.now.at.after(legs.settings.config.idle_age_max);
             legs.agendas.push_idle(idle_at, peer);
         }
-        if *state == PeerState::Unresolved && !bare.contains(peer) {
+        if known.state == PeerState::Unresolved && !bare.contains(peer) {
             let resolution = Resolution { peer, attempt: 0, next_at: next_at(0, legs, senders) };
             let instance = InstanceOf(legs.settings.instance);
             let entity = commands.spawn((instance, resolution)).id();
-            *state = PeerState::Resolving(entity);
+            known.state = PeerState::Resolving(entity);
             legs.agendas.resolutions.push(resolution.next_at, (peer, entity));
             senders.registry.resolutions += 1;
         }
@@ -109,26 +109,26 @@ fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
     for _ in 0..budget {
         let Some((peer, entity)) = legs.agendas.resolutions.pop_due(legs.now.at) else { break };
         items += 1;
-        let Ok((mut state, mut parked, ..)) = states.get_mut(peer) else { continue };
+        let Ok((mut known, ..)) = peers.get_mut(peer) else { continue };
         // What a search that has ended had on the agenda says nothing to the next one.
-        if *state != PeerState::Resolving(entity) {
+        if known.state != PeerState::Resolving(entity) {
             continue;
         }
-        legs.sweep(&mut parked.0);
+        legs.sweep(&mut known.parked);
         if look_up(peer, legs, senders, directory) {
             continue;
         }
         // A search that nobody waits for, or whose entity a host has despawned, ends; the next message starts another.
         match resolutions.get_mut(entity) {
-            Ok(mut resolution) if !parked.is_empty() => {
+            Ok(mut resolution) if !known.parked.is_empty() => {
                 resolution.attempt += 1;
                 resolution.next_at = next_at(resolution.attempt, legs, senders);
                 legs.agendas.resolutions.push(resolution.next_at, (peer, entity));
             }
             _ => {
-                *state = PeerState::Unresolved;
+                known.state = PeerState::Unresolved;
                 end_search(entity, senders, commands);
-                if !parked.is_empty() {
+                if !known.parked.is_empty() {
                     senders.dirty.lookups.push(peer);
                 }
             }
@@ -196,12 +196,12 @@ fn apply<P: PeerId>(
     lists: &[Listing],
     legs: &mut Legs<P>,
     senders: &mut Senders<P>,
-    states: &mut Query<States<P>>,
+    peers: &mut Query<Peers<P>>,
     entities: &EntityAllocator,
     turnover: &mut Turnover,
 ) {
     let Some(&Listing { peer, .. }) = lists.first() else { return };
-    let Ok((mut state, parked, endpoints, key)) = states.get_mut(peer) else { return };
+    let Ok((mut known, endpoints, key)) = peers.get_mut(peer) else { return };
     let name = key.map(|key| &key.0);
     // Oneself needs no address: messages come back or are refused.
     if name.is_some_and(|name| legs.settings.is_oneself(name)) {
@@ -217,9 +217,9 @@ fn apply<P: PeerId>(
         replace(listed, lists, old, legs, senders, entities, turnover)
     };
     if let Some(leaving) = leaving {
-        return empty(listed, &mut state, &leaving, legs, senders);
+        return empty(listed, &mut known.state, &leaving, legs, senders);
     }
-    match *state {
+    match known.state {
         PeerState::Ready => return,
         PeerState::Resolving(entity) => {
             senders.registry.resolutions -= 1;
@@ -227,9 +227,9 @@ fn apply<P: PeerId>(
         }
         PeerState::Unresolved => {}
     }
-    *state = PeerState::Ready;
+    known.state = PeerState::Ready;
     senders.registry.unresolved -= 1;
-    if !parked.is_empty() {
+    if !known.parked.is_empty() {
         senders.dirty.unparks.push(peer);
     }
     if let Some(name) = name {
@@ -368,7 +368,7 @@ fn usable<P: PeerId>(
 /// A list has become empty: senders stop, legs wait, and the peer is unresolved.
 fn empty<P: PeerId>(
     Listed { peer, name }: Listed<P>,
-    state: &mut Mut<PeerState>,
+    state: &mut PeerState,
     leaving: &[Entity],
     legs: &mut Legs<P>,
     senders: &mut Senders<P>,
@@ -390,8 +390,8 @@ fn empty<P: PeerId>(
     // A peer that nobody wants any more, or that turned out not to have an address, is forgotten in time.
     let idle_at = legs.now.at.after(legs.settings.config.idle_age_max);
     legs.agendas.push_idle(idle_at, peer);
-    if **state == PeerState::Ready {
-        **state = PeerState::Unresolved;
+    if *state == PeerState::Ready {
+        *state = PeerState::Unresolved;
         senders.registry.unresolved += 1;
         // What waits goes on searching.
         senders.dirty.lookups.push(peer);

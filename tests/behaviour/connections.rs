@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tickcast::components::{Endpoint, EndpointState, PeerState};
+use tickcast::components::{Endpoint, EndpointState, Peer, PeerState};
 use tickcast::framing::{Encoder, Label};
 use tickcast::transport::Opening;
 use tickcast::transport::memory::{MemoryNetwork, MemorySocket};
@@ -315,7 +315,7 @@ async fn a_connection_that_has_gone_cannot_be_admitted() {
     assert_eq!(attempts.count(), 1);
     assert_never_dialled(&attempts);
     let peer = sim.net.peer(&1).unwrap();
-    assert_ne!(sim.net.world().get::<PeerState>(peer), Some(&PeerState::Ready));
+    assert_ne!(sim.net.world().get::<Peer>(peer).map(|peer| peer.state), Some(PeerState::Ready));
     // Nor is one of which nobody has ever heard.
     sim.net.admit(2, client(9)).unwrap();
     sim.ticks(5).await;

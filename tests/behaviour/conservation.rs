@@ -1,6 +1,6 @@
 //! The law itself: a leg lost on purpose, in each place that holds legs, is noticed.
 
-use tickcast::components::{Parked, Pending, ShardReport, Waiting};
+use tickcast::components::{Peer, Pending, ShardReport, Waiting};
 use tickcast::systems::resources::{Books, Shards};
 use tickcast::transport::memory::MemorySocket;
 use tickcast::{Audit, NetworkConfig, Target, TickReport};
@@ -40,8 +40,8 @@ fn is_lawful((report, audit): (TickReport, Audit)) -> bool {
 async fn a_leg_lost_at_a_peer_is_noticed() {
     let (mut sim, _socket) = with_legs_everywhere().await;
     let peer = sim.net.peer(&1).unwrap();
-    let mut parked = sim.net.world_mut().get_mut::<Parked>(peer).unwrap();
-    parked.0.pop_front().unwrap();
+    let mut known = sim.net.world_mut().get_mut::<Peer>(peer).unwrap();
+    known.parked.pop_front().unwrap();
     assert!(!is_lawful(step(&mut sim)));
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tickcast::bevy_ecs::prelude::*;
-use tickcast::components::{Endpoint, Endpoints, Parked, PeerKey, Pending, Resolution};
+use tickcast::components::{Endpoint, Endpoints, Peer, PeerKey, Pending, Resolution};
 use tickcast::systems::{host, resources};
 use tickcast::transport::memory::{MemoryNetwork, MemorySocket};
 use tickcast::{
@@ -364,7 +364,7 @@ async fn a_despawned_message_is_cancelled() {
     let cancelled = dropped(DropReason::Cancelled);
     assert_eq!(host.outcomes(id), [Outcome::Written, cancelled, cancelled]);
     assert_eq!(got(&socket), ["a"]);
-    assert!(unready.iter().all(|&peer| host.world.get::<Parked>(peer).is_some()));
+    assert!(unready.iter().all(|&peer| host.world.get::<Peer>(peer).is_some()));
     assert!(host.world.get::<Endpoints>(ready).is_some());
     host.still_works().await;
 }
