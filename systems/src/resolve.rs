@@ -69,6 +69,13 @@ fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
     let Resolve { legs, senders, peers, bare, resolutions, directory, commands, .. } = resolve;
     let budget = legs.settings.config.resolutions_per_tick_max;
     let mut lookups = std::mem::take(&mut senders.dirty.lookups);
+    if !directory.several && !lookups.is_empty() && !senders.dirty.listings.is_empty() {
+        // A directory of edits has no more to say of a peer than what has just been edited.
+        senders.dirty.tidy_listings();
+        let (listings, mut next) = (&senders.dirty.listings, 0);
+        let says_all = |list: &Listing| list.source == Source::Edit && is_usable(list.addrs.as_slice(), legs);
+        lookups.retain(|&peer| !lists_of(peer, listings, &mut next).iter().any(says_all));
+    }
     let mut due: Vec<Entity> = lookups.drain(..lookups.len().min(budget)).collect();
     let mut items = due.len() as u64;
     // Each message to a peer that nobody looks for has asked for it.
@@ -77,14 +84,16 @@ fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
     if !due.is_empty() {
         senders.dirty.tidy_listings();
     }
-    let tidy = senders.dirty.listings.len();
+    let (tidy, mut next) = (senders.dirty.listings.len(), 0);
     for peer in due {
         let has_endpoints = senders.peers.get(peer).is_ok_and(|endpoints| endpoints.iter().next().is_some());
         if !has_endpoints && let Ok(&BareAddr(addr)) = bare.get(peer) {
             senders.dirty.list(peer, Source::Admitted, Few::one(addr.into()));
             continue;
         }
-        if look_up(peer, legs, senders, directory) || is_admitted(peer, &senders.dirty.listings[..tidy]) {
+        let admits = |list: &Listing| list.source == Source::Admitted && !list.addrs.as_slice().is_empty();
+        let is_admitted = lists_of(peer, &senders.dirty.listings[..tidy], &mut next).iter().any(admits);
+        if look_up(peer, legs, senders, directory) || is_admitted {
             continue;
         }
         let Ok((mut known, ..)) = peers.get_mut(peer) else { continue };
@@ -137,11 +146,20 @@ fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
     items
 }
 
-/// Whether any of these lists, which are tidy, admits a peer somewhere.
-fn is_admitted(peer: Entity, listings: &[Listing]) -> bool {
-    let from = listings.partition_point(|listing| row(listing.peer) < row(peer));
-    let mut lists = listings[from..].iter().take_while(|list| list.peer == peer);
-    lists.any(|list| list.source == Source::Admitted && !list.addrs.as_slice().is_empty())
+/// Those of these lists, which are tidy, that are about a peer; mostly they are the `next` ones, behind those about the peer before.
+fn lists_of<'a>(peer: Entity, listings: &'a [Listing], next: &mut usize) -> &'a [Listing] {
+    if listings.get(*next).is_none_or(|list| list.peer != peer) {
+        *next = listings.partition_point(|list| row(list.peer) < row(peer));
+    }
+    let own = &listings[*next..];
+    let own = &own[..own.iter().take_while(|list| list.peer == peer).count()];
+    *next += own.len();
+    own
+}
+
+/// Whether any of these addresses can be used.
+fn is_usable<P: PeerId>(addrs: &[CompactAddr], legs: &Legs<P>) -> bool {
+    addrs.iter().any(|&addr| check_reachable(&legs.settings.port, addr).is_ok())
 }
 
 /// Whether a peer is this engine itself, which needs no address.

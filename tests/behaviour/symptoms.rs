@@ -1,5 +1,6 @@
 //! Symptoms of defects that were mended: each test is named after what a user would have seen.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tickcast::bevy_ecs::prelude::*;
@@ -8,7 +9,7 @@ use tickcast::systems::host;
 use tickcast::transport::memory::MemoryNetwork;
 use tickcast::transport::udp::Udp;
 use tickcast::{
-    BuildError, Cancelled, DropReason, Event, GroupId, Message, MessageId, NetworkConfig, Outcome, Overflow,
+    BuildError, Cancelled, DropReason, Event, GroupId, Message, MessageId, NetworkConfig, Outcome, Overflow, PeerData,
     PendingMessages, SelfPolicy, SendError, StopCause, Target, TickSystems, Tickcast, Timestamp,
 };
 
@@ -17,6 +18,9 @@ use crate::sim::{SERVER, Sim, client, got, io, virtual_time};
 use crate::support::{Loopback, addr, client_socket, close_books, dropped, message};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// The place of `resolve` among the systems.
+const RESOLVE: usize = 2;
 
 fn config() -> NetworkConfig {
     NetworkConfig { peer_idle_timeout: None, ..NetworkConfig::default() }
@@ -769,4 +773,35 @@ async fn reports_behind_a_full_queue_arrive() {
     sim.ticks(3).await;
     assert_eq!((sim.net.report().io.malformed, sim.net.report().legs.pending), (100, 0));
     sim.assert_settled();
+}
+
+/// Goal: nobody is looked up whom an edit of the directory has listed in the meantime, however many have been named before, since a
+/// directory of edits has no more to say. With a watched map beside it, it has.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_looked_up_whom_an_edit_has_listed() {
+    let resolved = |is_watched: bool| {
+        let (map, watched) = tokio::sync::watch::channel(HashMap::new());
+        let watched = is_watched.then_some(watched);
+        let config = NetworkConfig { resolutions_per_tick_max: 1, ..config() };
+        let mut sim = Sim::with(config, false, |builder| match watched {
+            Some(watched) => builder.directory_watch(watched),
+            None => builder,
+        });
+        let directory = sim.net.directory();
+        for peer in 1..=4 {
+            sim.net.add_peer(peer).unwrap();
+        }
+        // One after the other, two with an address that cannot be used, and one with none.
+        let lists =
+            [(1, vec![client(1)]), (2, vec![addr("0.0.0.0:1"), client(2)]), (3, vec![addr("0.0.0.0:1")]), (4, vec![])];
+        for (peer, addrs) in lists {
+            directory.insert(peer, addrs.into_iter().map(PeerData::new).collect()).unwrap();
+        }
+        let items: Vec<u64> = (0..4).map(|_| sim.step().systems[RESOLVE].items).collect();
+        drop(map);
+        (items, sim.net.report().endpoints.up, sim.net.report().resolutions)
+    };
+    // Four lists, and one look-up a tick of whom is left to be looked up.
+    assert_eq!(resolved(false), (vec![5, 1, 0, 0], 2, 2));
+    assert_eq!(resolved(true), (vec![5, 2, 2, 1], 2, 2));
 }
