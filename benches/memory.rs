@@ -18,6 +18,10 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use cap::Cap;
+use tickcast::bevy_ecs::bundle::NoBundleEffect;
+use tickcast::bevy_ecs::prelude::*;
+use tickcast::components::peer::PeerBundle;
+use tickcast::components::{Endpoint, EndpointOf, Heard, PeerKey, Source, Sources, Timestamp, Waiting};
 use tickcast::transport::Transport;
 use tickcast::transport::memory::MemoryNetwork;
 use tickcast::transport::udp::Udp;
@@ -37,6 +41,8 @@ fn main() {
     admitted("admitted, all in one tick, UDP", peers, peers, udp());
     admitted("admitted, 1,000 a tick, in memory", peers, 1_000, sink());
     without_address("known by name only, no address", peers);
+    alone("two entities each, without components, in a bare World", peers, |_| (), |_, _| ());
+    alone("two entities each, with theirs, in a bare World", peers, peer_alone, endpoint_alone);
     watched("listed by a watched map, UDP", peers);
     sent("admitted, 1,000 a tick, after one message to all, in memory", peers, 1);
     sent("admitted, 1,000 a tick, after 8 messages to all, in memory", peers, 8);
@@ -72,6 +78,35 @@ fn without_address(name: &str, peers: usize) {
     }
     assert_eq!(net.report().unresolved, peers as u64);
     report(name, peers, empty);
+}
+
+/// What two entities for each peer take by themselves, in a bare World, 1,000 peers at a time.
+fn alone<A: Bundle<Effect: NoBundleEffect>, B: Bundle<Effect: NoBundleEffect>>(
+    name: &str,
+    peers: usize,
+    peer: impl Fn(usize) -> A,
+    endpoint: impl Fn(usize, Entity) -> B,
+) {
+    gone();
+    let mut world = World::new();
+    let empty = HEAP.allocated();
+    for first in (0..peers).step_by(1_000) {
+        let entities: Vec<Entity> = world.spawn_batch((first..first + 1_000).map(&peer)).collect();
+        drop(world.spawn_batch((first..).zip(entities).map(|(number, entity)| endpoint(number, entity))));
+        // What a change leaves behind for those who ask, as the engine does.
+        world.clear_trackers();
+    }
+    report(name, peers, empty);
+}
+
+fn peer_alone(number: usize) -> impl Bundle<Effect: NoBundleEffect> {
+    let heard = Heard { at: Timestamp(0), silent: false, counted: true };
+    (PeerBundle::new(0), PeerKey(number as u64), heard)
+}
+
+fn endpoint_alone(number: usize, peer: Entity) -> impl Bundle<Effect: NoBundleEffect> {
+    let endpoint = Endpoint::new(0, addr(number).into(), Sources::only(Source::Admitted), Timestamp(0));
+    (EndpointOf(peer), endpoint, Waiting::default())
 }
 
 /// Waits until an engine that was dropped is gone: its I/O thread ends a little later, and what it frees then must not be

@@ -88,7 +88,7 @@ const fn floor(title: &'static str, other: &'static str) -> Asked {
     Asked { title, unit: "x", reach: None, key: spent("1", "bare"), by: Some(spent("1", other)) }
 }
 
-const ASKED: [Asked; 36] = [
+const ASKED: [Asked; 37] = [
     asked("idle tick, 100,000 peers", 1.5, "µs", Key::new("tick", "idle", "frame_us").of(100_000)),
     asked("frame, 1 message to a group of 10,000", 25.0, "µs", Key::new("tick", "group", "frame_us").of(10_000)),
     asked("frame, unicast, per message", 40.0, "ns", Key::new("tick", "unicast", "leg_ns").of(10_000)),
@@ -130,6 +130,13 @@ const ASKED: [Asked; 36] = [
     asked("  cores in use", 2.0, "", Key::new("scale", "crowd", "cores")),
     asked("  legs left from one tick to the next", 0.0, "", Key::new("scale", "crowd", "behind")),
     asked("live heap per UDP peer", 400.0, "bytes", Key::new("memory", "admitted, 1,000 a tick, UDP", "bytes")),
+    Asked {
+        title: "  its two entities by themselves",
+        unit: "bytes",
+        reach: None,
+        key: Key::new("memory", "two entities each, with theirs, in a bare World", "bytes"),
+        by: None,
+    },
     Asked {
         by: Some(FRAME_LEG.of(1_000)),
         ..asked("frame per unicast leg, 100,000 peers by 1,000", 1.5, "x", FRAME_LEG.of(100_000))
