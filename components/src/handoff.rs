@@ -93,6 +93,8 @@ pub struct BatchMessage {
     pub receipt: CompactBool,
     /// Whether the other side is asked to confirm it.
     pub ack: CompactBool,
+    /// Whether its deadline is as yet a time after the tick that takes it in.
+    pub expires_in: CompactBool,
 }
 
 const _: () = assert!(size_of::<BatchMessage>() == 72);

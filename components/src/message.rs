@@ -257,8 +257,6 @@ pub struct Submission<P> {
     pub to: Destination<P>,
     /// What they get, as shards will. It has no order yet.
     pub message: BatchMessage,
-    /// Whether the message's deadline is a time after the tick that takes it in.
-    pub expires_in: bool,
 }
 
 // A copy of more than two cache lines is a call.
@@ -276,9 +274,9 @@ impl<P> Submission<P> {
             Deadline::At(at) => (Timestamp(0).after(at.saturating_duration_since(origin)), false),
             Deadline::After(after) => (Timestamp(0).after(after), true),
         };
-        let (overflow, receipt, ack) = (overflow.into(), receipt.into(), ack.into());
-        let message = BatchMessage { payload, sequence, order: 0, deadline, overflow, label, receipt, ack };
-        Self { to, message, expires_in }
+        let (overflow, receipt, ack, expires_in) = (overflow.into(), receipt.into(), ack.into(), expires_in.into());
+        let message = BatchMessage { payload, sequence, order: 0, deadline, overflow, label, receipt, ack, expires_in };
+        Self { to, message }
     }
 }
 

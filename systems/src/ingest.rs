@@ -99,7 +99,7 @@ pub(crate) fn ingest<P: PeerId>(
             };
         }
         for (known, submission) in known.iter().zip(rest.by_ref().take(stretch)) {
-            let Submission { to, message, expires_in } = submission;
+            let Submission { to, message } = submission;
             let to = match *known {
                 Some(peer) if !is_closed => (Recipients::One(peer), 1),
                 _ => {
@@ -120,7 +120,7 @@ pub(crate) fn ingest<P: PeerId>(
                     }
                 }
             };
-            pool.take_in(message, expires_in, to, &mut commands);
+            pool.take_in(message, to, &mut commands);
         }
     }
     drop(rest);
@@ -289,20 +289,15 @@ struct Pool<'a, P: PeerId> {
 impl<P: PeerId> Pool<'_, P> {
     /// Fills a pooled message entity, or a new one, with a message to so many.
     #[inline]
-    fn take_in(
-        &mut self,
-        mut message: BatchMessage,
-        expires_in: bool,
-        (to, legs): (Recipients, u32),
-        commands: &mut Commands,
-    ) {
+    fn take_in(&mut self, mut message: BatchMessage, (to, legs): (Recipients, u32), commands: &mut Commands) {
         self.books.labels[usize::from(message.label.number())] += 1;
         self.books.legs.accepted += u64::from(legs);
         self.messages.order += 1;
         let order = self.messages.order;
         message.order = order;
-        if expires_in {
+        if message.expires_in.get() {
             message.deadline = self.now.after(message.deadline.since(Timestamp(0)));
+            message.expires_in = false.into();
         }
         while let Some(entity) = self.messages.free.pop() {
             if let Some(idle) = self.rows.get_mut(entity) {

@@ -126,9 +126,10 @@ mod tests {
                     label: Label::default(),
                     receipt: false.into(),
                     ack: false.into(),
+                    expires_in: false.into(),
                 };
                 let to = Destination::Peer(Arc::clone(&peer));
-                spool.push(Submission { to, message, expires_in: false });
+                spool.push(Submission { to, message });
             }
             std::mem::take(&mut spool)
         };

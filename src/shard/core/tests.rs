@@ -102,6 +102,7 @@ fn confirmations_survive_the_wrap_of_sequences() {
             label: Label::default(),
             receipt: true.into(),
             ack: true.into(),
+            expires_in: false.into(),
         };
         let entries = vec![BatchEntry::Leg { slot: 0, message: 0 }];
         core.begin(Batch { messages: vec![message], entries, legs: 1, bytes: 1, ..Batch::default() });
