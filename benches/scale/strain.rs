@@ -1,7 +1,8 @@
 //! What only this engine is asked: a crowd at its pace, peers that move, and more than fits. Each asserts that every leg is
 //! accounted for.
 
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use tickcast::{Bytes, Message, NetworkConfig, Overflow, Target};
 
@@ -13,7 +14,8 @@ use crate::sides::{Ours, Side};
 use crate::traffic::{Kind, PAYLOAD_BYTES, Traffic};
 
 /// A message of its own to each of very many peers, ten times a second. In rounds, as there are seconds in which the whole
-/// machine is slower by half: of their medians and 99th percentiles the medians count.
+/// machine is slower by half: of their medians and 99th percentiles the medians count. Ticks begin a little later than their beat, by
+/// chance: else all of them would fall on one and the same moment between two timer interrupts, be it a good one or a bad one.
 pub(crate) fn crowd(is_once: bool) {
     let (peers, ticks, rounds) = if is_once { (100, 3, 2) } else { (100_000, 100, 5) };
     let mut ours = Ours::new(peers);
@@ -24,12 +26,13 @@ pub(crate) fn crowd(is_once: bool) {
     }
     let (mut medians, mut p99s) = (Vec::new(), Vec::new());
     let mut behind = 0;
-    let mut beat = Beat::new(CROWD_TICKS_PER_SECOND);
+    let (mut beat, mut random) = (Beat::new(CROWD_TICKS_PER_SECOND), fastrand::Rng::with_seed(1));
     let (began, spent) = (Instant::now(), cpu());
     for _ in 0..rounds {
         let mut frames = Vec::new();
         for _ in 0..ticks {
             beat.wait();
+            sleep(random.u32(..1_000) * TIMER_INTERRUPTS / 1_000);
             let payloads = traffic.payloads();
             let frame = Instant::now();
             ours.tick(traffic, payloads);
@@ -145,6 +148,8 @@ fn row(workload: &'static str, peers: u64) -> Row<'static> {
 
 /// Of the crowd.
 const CROWD_TICKS_PER_SECOND: u32 = 10;
+/// From one timer interrupt of the kernel to the next, where it has 250 a second.
+const TIMER_INTERRUPTS: Duration = Duration::from_millis(4);
 /// Of the peers, per second.
 const MOVES_ONE_IN: u64 = 100;
 /// What is sent by what fits.
