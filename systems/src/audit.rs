@@ -6,8 +6,8 @@
 use bevy_ecs::prelude::*;
 use tickcast_components::identity::{Obituaries, Obituary};
 use tickcast_components::{
-    AfterClose, BatchEntry, Endpoint, EndpointOf, EndpointState, HeldLeg, HeldQueue, InstanceOf, Link, Members, Outage,
-    Peer, PeerId, Pending, Route, Waiting,
+    AfterClose, BatchEntry, Endpoint, EndpointState, HeldLeg, HeldQueue, InstanceOf, Link, Members, Outage, Peer,
+    PeerId, Pending, Route, Waiting,
 };
 
 use crate::resources::{Agendas, Books, Connects, Dirty, Settings, Shards};
@@ -38,8 +38,6 @@ pub struct Audit {
     /// Outages of endpoints that have a connection, or want none, or are gone; and endpoints without a connection that have
     /// no outage.
     pub wrong_outages: u64,
-    /// Endpoints that messages go past, and which have credit nevertheless.
-    pub stale_credits: u64,
 }
 
 impl Audit {
@@ -54,7 +52,6 @@ impl Audit {
             && self.wrong_bytes == 0
             && self.misplaced_spawns == 0
             && self.wrong_outages == 0
-            && self.stale_credits == 0
     }
 }
 
@@ -129,21 +126,7 @@ pub fn audit<P: PeerId>(world: &mut World) -> Audit {
     }
     audit.misplaced_spawns = misplaced_spawns::<P>(world);
     audit.wrong_outages = wrong_outages::<P>(world, &gone);
-    audit.stale_credits = stale_credits(world, instance);
     audit
-}
-
-/// Endpoints whose credit would be counted against although nobody counts what goes past them.
-fn stale_credits(world: &mut World, instance: u8) -> u64 {
-    let mut state = world.query::<(&EndpointOf, &Endpoint, &Waiting)>();
-    let world = &*world;
-    let passed = |of: &EndpointOf, endpoint: &Endpoint| {
-        let way = (Route::Direct, u16::from(endpoint.shard), endpoint.slot);
-        endpoint.state == EndpointState::Up
-            && world.get::<Link>(of.0).is_some_and(|link| (link.route, link.shard, link.slot) == way)
-    };
-    let ours = state.iter(world).filter(|(_, endpoint, _)| endpoint.instance == instance);
-    ours.filter(|(of, endpoint, waiting)| waiting.credit_legs > 0 && passed(of, endpoint)).count() as u64
 }
 
 /// Endpoints that say that they are on a list of those that want a sender, and are not on exactly one.

@@ -166,6 +166,7 @@ fn flow<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>)
     }
     // Where nothing has waited since it came up the route is what it would be now; whoever has taken it all away has said so.
     if waiting.queue.held().is_none() {
+        waiting.credit(0, 0);
         return;
     }
     let peer = of.0;
@@ -411,7 +412,6 @@ fn to_endpoint<P: PeerId>(message: Entity, entity: Entity, peer: Entity, legs: &
             let Some(taken) = legs.take(message, 1) else { return };
             let number = shard.message(taken);
             shard.leg(endpoint.slot, number, bytes);
-            waiting.credit(0, 0);
             return;
         }
         waiting.credit(0, 0);

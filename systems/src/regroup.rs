@@ -40,7 +40,7 @@ pub(crate) fn regroup<P: PeerId>(
         // A copy, since what has only just been written is slow to be read again.
         let mut now = *link;
         if now.route != Route::Oneself {
-            let new = route(peer, &known, endpoints, &mut senders, settings.config.addresses);
+            let new = route(peer, &known, endpoints, &senders, settings.config.addresses);
             let new = Link { instance: now.instance, ..new };
             if new != now {
                 (now, *link) = (new, new);
@@ -65,13 +65,12 @@ pub(crate) fn regroup<P: PeerId>(
     count
 }
 
-/// Where a message to a peer goes at present. An endpoint that messages go past from now on has no credit any more, since nobody
-/// counts them against it.
+/// Where a message to a peer goes at present.
 fn route<P: PeerId>(
     peer: Entity,
     known: &Peer,
     endpoints: Option<&Endpoints>,
-    senders: &mut Senders<P>,
+    senders: &Senders<P>,
     policy: AddressPolicy,
 ) -> Link {
     let indirect = Link::default();
@@ -82,15 +81,12 @@ fn route<P: PeerId>(
         AddressPolicy::Failover => senders.working(peer, None),
         AddressPolicy::All => endpoints.and_then(|endpoints| only_listed(endpoints, senders)),
     };
-    let Some((endpoint, mut waiting, _)) = only.and_then(|only| senders.endpoints.get_mut(only).ok()) else {
-        return indirect;
-    };
+    let Some((endpoint, waiting, _)) = only.and_then(|only| senders.endpoints.get(only).ok()) else { return indirect };
     let direct = endpoint.state == EndpointState::Up
         && waiting.is_empty()
         && endpoint.predecessors == 0
         && known.parked.is_empty();
     if direct {
-        waiting.credit(0, 0);
         Link { slot: endpoint.slot, shard: endpoint.shard.into(), route: Route::Direct, ..indirect }
     } else {
         indirect

@@ -490,9 +490,8 @@ pub(crate) fn come_up<P: PeerId>(
     let config = &legs.settings.config;
     waiting.credit(config.endpoint_legs_max as u32, config.endpoint_bytes_max as u64);
     endpoint.credit_asked = false;
-    if !waiting.is_empty() {
-        dirty.flows.push(entity);
-    }
+    // Even with nothing to flow: the credit then ends with this tick, since nobody counts against it.
+    dirty.flows.push(entity);
 }
 
 /// Puts an endpoint on the list of those that want a sender, unless it is there or in line already.
