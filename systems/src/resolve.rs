@@ -74,7 +74,10 @@ fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
         senders.dirty.tidy_listings();
         let (listings, mut next) = (&senders.dirty.listings, 0);
         let says_all = |list: &Listing| list.source == Source::Edit && is_usable(list.addrs.as_slice(), legs);
+        // No more of them than may be looked up or can have been listed.
+        let rest = lookups.split_off(lookups.len().min(budget + listings.len()));
         lookups.retain(|&peer| !lists_of(peer, listings, &mut next).iter().any(says_all));
+        lookups.extend(rest);
     }
     let mut due: Vec<Entity> = lookups.drain(..lookups.len().min(budget)).collect();
     let mut items = due.len() as u64;
@@ -227,10 +230,10 @@ fn apply<P: PeerId>(
     }
     let old: Vec<Entity> = endpoints.map(|endpoints| endpoints.iter().collect()).unwrap_or_default();
     let listed = Listed { peer, name };
-    let leaving = if old.is_empty() {
+    let had_none = old.is_empty();
+    let leaving = if had_none {
         begin(listed, lists, legs, senders, turnover)
     } else {
-        // Those that are new change no route before they are up.
         senders.dirty.links.push(peer);
         replace(listed, lists, old, legs, senders, entities, turnover)
     };
@@ -238,7 +241,15 @@ fn apply<P: PeerId>(
         return empty(listed, &mut known.state, &leaving, legs, senders);
     }
     match known.state {
-        PeerState::Ready => return,
+        PeerState::Ready => {
+            // A host has despawned its endpoints: what has come since then is parked.
+            if had_none {
+                senders.dirty.links.push(peer);
+                senders.dirty.unparks.push(peer);
+            }
+            return;
+        }
+        // No route changes before an endpoint is up.
         PeerState::Resolving(entity) => {
             senders.registry.resolutions -= 1;
             turnover.gone.push(entity);

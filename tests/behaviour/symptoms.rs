@@ -805,3 +805,30 @@ async fn nobody_is_looked_up_whom_an_edit_has_listed() {
     assert_eq!(resolved(false), (vec![5, 1, 0, 0], 2, 2));
     assert_eq!(resolved(true), (vec![5, 2, 2, 1], 2, 2));
 }
+
+/// Goal: what is sent to a peer whose endpoints a host has despawned leaves when it has an address again, in order, however long
+/// its turn to be looked up took.
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_before_a_late_look_up_leaves_with_it() {
+    let mut sim = Sim::datagrams(NetworkConfig { resolutions_per_tick_max: 1, ..config() });
+    let sockets: Vec<_> = (1..=4).map(|peer| sim.network.endpoint(client(peer))).collect();
+    let directory = sim.net.directory();
+    for peer in 1..=4 {
+        directory.insert(u64::from(peer), vec![client(peer).into()]).unwrap();
+    }
+    sim.ticks(2).await;
+    assert_eq!(sim.net.report().endpoints.up, 4);
+    let mut found = sim.net.world_mut().query_filtered::<Entity, With<Endpoint>>();
+    let endpoints: Vec<Entity> = found.iter(sim.net.world()).collect();
+    for endpoint in endpoints {
+        sim.net.world_mut().despawn(endpoint);
+    }
+    sim.net.send(Target::All, message("a")).unwrap();
+    sim.ticks(8).await;
+    sim.net.send(Target::All, message("b")).unwrap();
+    sim.ticks(2).await;
+    for socket in &sockets {
+        assert_eq!(got(socket), ["a", "b"]);
+    }
+    sim.assert_settled();
+}
