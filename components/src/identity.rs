@@ -95,6 +95,9 @@ pub const ENGINES_MAX: usize = 255;
 
 /// Which engine an entity belongs to, since several may share one World: a message, a group, a search. Of peers and endpoints, of
 /// which there are many, their [`Link`] and their [`Endpoint`] say it, since every component costs an entity 8 bytes of its own.
+///
+/// A host that shares its World may despawn any entity of an engine, and add components; it takes none of the engine's own from an
+/// entity and puts no other in its place. What such a one leaves behind may belong to nobody.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
 #[component(immutable)]
 pub struct InstanceOf(pub u8);

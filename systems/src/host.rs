@@ -87,7 +87,9 @@ pub fn cancel<P: PeerId>(id: MessageId, legs: &mut Legs<P>, ingress: &mut crate:
     if id.epoch != port.epoch {
         return Cancelled::TooLate;
     }
-    if let Ok(index) = ingress.lane.binary_search_by_key(&id.sequence, |submission| submission.message.sequence) {
+    if let Ok(index) =
+        ingress.lane.as_mut_slice().binary_search_by_key(&id.sequence, |submission| submission.message.sequence)
+    {
         let removed = ingress.lane.remove(index);
         ingress.bytes = ingress.bytes.saturating_sub(removed.message.payload.len() as u64);
         return Cancelled::BeforeIngest;

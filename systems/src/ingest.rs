@@ -65,7 +65,8 @@ pub(crate) fn ingest<P: PeerId>(
     ingress.mark = port.sequence.load(Ordering::Relaxed);
     pull(&mut ingress, &port);
     // A handle may have drawn a number and pushed meanwhile.
-    ingress.mark = ingress.mark.max(ingress.lane.last().map_or(0, |submission| submission.message.sequence));
+    let last = ingress.lane.iter().next_back().map_or(0, |submission| submission.message.sequence);
+    ingress.mark = ingress.mark.max(last);
     let cancelled = std::mem::take(&mut ingress.cancelled);
     if !cancelled.is_empty() {
         ingress.lane.retain(|submission| !cancelled.contains(&submission.message.sequence));
@@ -142,7 +143,7 @@ pub(crate) fn pull<P: PeerId>(ingress: &mut Ingress<P>, port: &IngressPort<P>) {
     }
     if ingress.lane.len() > before {
         // Both parts are sorted but for races between threads, which the sort passes over in linear time.
-        ingress.lane.sort_by_key(|submission| submission.message.sequence);
+        ingress.lane.as_mut_slice().sort_by_key(|submission| submission.message.sequence);
     }
 }
 

@@ -98,8 +98,9 @@ impl<P: PeerId> Names<P> {
         let is_it = |&position: &u32| entries[position as usize].0 == *name;
         let hash_at = |&position: &u32| hash.hash_one(&entries[position as usize].0);
         let Entry::Vacant(place) = table.entry(hash.hash_one(name), is_it, hash_at) else { return false };
+        let name = name.clone();
         place.insert(entries.len() as u32);
-        entries.push((name.clone(), Entity::PLACEHOLDER));
+        entries.push((name, Entity::PLACEHOLDER));
         true
     }
 

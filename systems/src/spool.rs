@@ -1,7 +1,6 @@
 //! A spool: what comes one by one, waits in a row, and is taken out all at once.
 
 use std::mem::ManuallyDrop;
-use std::ops::{Deref, DerefMut};
 use std::vec::Drain;
 
 /// Entries in the order in which they came.
@@ -19,6 +18,29 @@ impl<T> Spool<T> {
     #[inline(always)]
     pub fn push(&mut self, entry: T) {
         self.0.push(ManuallyDrop::new(entry));
+    }
+
+    /// How many there are.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator {
+        self.0.iter().map(|entry| &**entry)
+    }
+
+    /// As they lie. What is copied out of them nobody drops.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [ManuallyDrop<T>] {
+        &mut self.0
     }
 
     /// Makes room for so many more.
@@ -39,20 +61,6 @@ impl<T> Spool<T> {
     /// Takes one out.
     pub(crate) fn remove(&mut self, index: usize) -> T {
         ManuallyDrop::into_inner(self.0.remove(index))
-    }
-}
-
-impl<T> Deref for Spool<T> {
-    type Target = [ManuallyDrop<T>];
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl<T> DerefMut for Spool<T> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
     }
 }
 
