@@ -185,7 +185,8 @@ fn group(figures: &mut Figures) {
 }
 
 /// One message each to many peers: with one constant payload; with payloads that the host has just made, which is what
-/// pushes the engine's own data out of the cache, also by a function of the host's; and to the same peers in no order, where nothing is beside the last one.
+/// pushes the engine's own data out of the cache, also by a function of the host's; and to the same peers in no order, where
+/// nothing is beside the last one.
 fn unicast(figures: &mut Figures) {
     let inline = |net: &mut Tickcast<u64>, target, payload| net.send(target, Message::new(payload)).unwrap();
     unicast_of(figures, "unicast", "constant payloads", false, false, inline);
