@@ -4,6 +4,7 @@
 //! behind the last one, or that one again, which is seen in memory that lies in a row; a look-up in a map that is larger than the
 //! caches waits for memory twice. In any other order it costs two comparisons more.
 
+use std::borrow::Cow;
 use std::hash::BuildHasher;
 use std::ops::RangeFrom;
 
@@ -77,11 +78,8 @@ impl<P: PeerId> Names<P> {
 
     /// Has a name stand for an entity, whatever it stood for before.
     pub(crate) fn insert(&mut self, name: P, peer: Entity) {
-        if self.announce(&name) {
-            self.bear(&[peer]);
-        } else if let Some(position) = self.position(&name) {
-            self.entries[position].1 = peer;
-        }
+        let (position, _) = self.enter(Cow::Owned(name));
+        self.entries[position].1 = peer;
     }
 
     /// Makes room for so many new names.
@@ -94,14 +92,7 @@ impl<P: PeerId> Names<P> {
     /// Gives a name that is new the last position. Whom it stands for is said by [`Self::bear`], before anybody asks. Answers whether
     /// it was new.
     pub(crate) fn announce(&mut self, name: &P) -> bool {
-        let Self { entries, table, hash } = self;
-        let is_it = |&position: &u32| entries[position as usize].0 == *name;
-        let hash_at = |&position: &u32| hash.hash_one(&entries[position as usize].0);
-        let Entry::Vacant(place) = table.entry(hash.hash_one(name), is_it, hash_at) else { return false };
-        let name = name.clone();
-        place.insert(entries.len() as u32);
-        entries.push((name, Entity::PLACEHOLDER));
-        true
+        self.enter(Cow::Borrowed(name)).1
     }
 
     /// Has the names that were announced last stand for these, in their order.
@@ -125,6 +116,23 @@ impl<P: PeerId> Names<P> {
     pub(crate) fn position(&self, name: &P) -> Option<usize> {
         let is_it = |&index: &u32| self.entries[index as usize].0 == *name;
         self.table.find(self.hash.hash_one(name), is_it).map(|&index| index as usize)
+    }
+
+    /// The position of a name, the last one if it is new; and whether it is.
+    fn enter(&mut self, name: Cow<P>) -> (usize, bool) {
+        let Self { entries, table, hash } = self;
+        let is_it = |&position: &u32| entries[position as usize].0 == *name;
+        let hash_at = |&position: &u32| hash.hash_one(&entries[position as usize].0);
+        match table.entry(hash.hash_one(&*name), is_it, hash_at) {
+            Entry::Occupied(found) => (*found.get() as usize, false),
+            Entry::Vacant(place) => {
+                // Before the table knows of it: a host's clone may panic.
+                let name = name.into_owned();
+                place.insert(entries.len() as u32);
+                entries.push((name, Entity::PLACEHOLDER));
+                (entries.len() - 1, true)
+            }
+        }
     }
 
     /// Says of a name that its entry is elsewhere than it was, or nowhere.

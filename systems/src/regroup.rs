@@ -38,19 +38,19 @@ pub(crate) fn regroup<P: PeerId>(
         count += 1;
         let Ok((mut known, mut link, endpoints)) = peers.get_mut(peer) else { continue };
         // A copy, since what has only just been written is slow to be read again.
-        let mut now = *link;
-        if now.route != Route::Oneself {
-            let new = route(peer, &known, endpoints, &senders, settings.config.addresses);
-            let new = Link { instance: now.instance, ..new };
-            if new != now {
-                (now, *link) = (new, new);
+        let mut current = *link;
+        if current.route != Route::Oneself {
+            let found = route(peer, &known, endpoints, &senders, settings.config.addresses);
+            let found = Link { instance: current.instance, ..found };
+            if found != current {
+                (current, *link) = (found, found);
                 for &membership in known.memberships.0.as_slice() {
-                    groups::relink(membership, now, &mut groups);
+                    groups::relink(membership, current, &mut groups);
                 }
             }
         }
         if is_new && let Some(joiners) = &mut joiners {
-            joiners.push(peer, now, &mut known.memberships);
+            joiners.push(peer, current, &mut known.memberships);
         }
     }
     drop((old, new));

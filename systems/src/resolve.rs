@@ -75,9 +75,9 @@ fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
         let (listings, mut next) = (&senders.dirty.listings, 0);
         let says_all = |list: &Listing| list.source == Source::Edit && is_usable(list.addrs.as_slice(), legs);
         // No more of them than may be looked up or can have been listed.
-        let rest = lookups.split_off(lookups.len().min(budget + listings.len()));
-        lookups.retain(|&peer| !lists_of(peer, listings, &mut next).iter().any(says_all));
-        lookups.extend(rest);
+        let count_max = lookups.len().min(budget + listings.len());
+        let edited = lookups.extract_if(..count_max, |peer| lists_of(*peer, listings, &mut next).iter().any(says_all));
+        edited.for_each(drop);
     }
     let mut due: Vec<Entity> = lookups.drain(..lookups.len().min(budget)).collect();
     let mut items = due.len() as u64;
@@ -99,8 +99,9 @@ fn search<P: PeerId>(resolve: &mut Resolve<P>) -> u64 {
         if look_up(peer, legs, senders, directory) || is_admitted {
             continue;
         }
-        let Ok((mut known, ..)) = peers.get_mut(peer) else { continue };
-        if known.state == PeerState::Ready && !has_endpoints && !is_oneself(peer, legs) {
+        let Ok((mut known, _, key)) = peers.get_mut(peer) else { continue };
+        let is_oneself = key.is_some_and(|key| legs.settings.is_oneself(&key.0));
+        if known.state == PeerState::Ready && !has_endpoints && !is_oneself {
             known.state = PeerState::Unresolved;
             senders.registry.unresolved += 1;
             let idle_at = legs.now.at.after(legs.settings.config.idle_age_max);
@@ -165,20 +166,15 @@ fn is_usable<P: PeerId>(addrs: &[CompactAddr], legs: &Legs<P>) -> bool {
     addrs.iter().any(|&addr| check_reachable(&legs.settings.port, addr).is_ok())
 }
 
-/// Whether a peer is this engine itself, which needs no address.
-fn is_oneself<P: PeerId>(peer: Entity, legs: &Legs<P>) -> bool {
-    legs.settings.port.local_id.is_some() && legs.keys.get(peer).is_ok_and(|key| legs.settings.is_oneself(&key.0))
-}
-
 /// Asks the directory for a peer; its answer is applied with this tick's listings. Answers whether there was one.
 fn look_up<P: PeerId>(peer: Entity, legs: &Legs<P>, senders: &mut Senders<P>, directory: &Directory<P>) -> bool {
     let Some(key) = legs.key(peer) else { return false };
     let mut found = false;
-    let port = &legs.settings.port;
     let dirty = &mut senders.dirty;
     (directory.lookup)(&key, &mut |source, list| {
-        found |= list.iter().any(|data| check_reachable(port, data.addr).is_ok());
-        dirty.list(peer, source, list.iter().map(|data| data.addr.into()).collect());
+        let addrs: Few<CompactAddr> = list.iter().map(|data| data.addr.into()).collect();
+        found |= is_usable(addrs.as_slice(), legs);
+        dirty.list(peer, source, addrs);
     });
     found
 }
@@ -204,14 +200,6 @@ struct Listed<'a, P> {
     name: Option<&'a P>,
 }
 
-impl<P> Clone for Listed<'_, P> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<P> Copy for Listed<'_, P> {}
-
 /// Makes a peer's endpoints those that are listed now. Those that are new are only noted.
 fn apply<P: PeerId>(
     lists: &[Listing],
@@ -229,27 +217,25 @@ fn apply<P: PeerId>(
         return;
     }
     let old: Vec<Entity> = endpoints.map(|endpoints| endpoints.iter().collect()).unwrap_or_default();
-    let listed = Listed { peer, name };
-    let had_none = old.is_empty();
-    let leaving = if had_none {
+    // The first endpoints of a peer that counts as resolved come after others that a host has despawned. Else the first ones
+    // change no route before they are up.
+    if !old.is_empty() || known.state == PeerState::Ready {
+        senders.dirty.links.push(peer);
+    }
+    let listed = &Listed { peer, name };
+    let leaving = if old.is_empty() {
         begin(listed, lists, legs, senders, turnover)
     } else {
-        senders.dirty.links.push(peer);
         replace(listed, lists, old, legs, senders, entities, turnover)
     };
     if let Some(leaving) = leaving {
         return empty(listed, &mut known.state, &leaving, legs, senders);
     }
+    if !known.parked.is_empty() {
+        senders.dirty.unparks.push(peer);
+    }
     match known.state {
-        PeerState::Ready => {
-            // A host has despawned its endpoints: what has come since then is parked.
-            if had_none {
-                senders.dirty.links.push(peer);
-                senders.dirty.unparks.push(peer);
-            }
-            return;
-        }
-        // No route changes before an endpoint is up.
+        PeerState::Ready => return,
         PeerState::Resolving(entity) => {
             senders.registry.resolutions -= 1;
             turnover.gone.push(entity);
@@ -258,9 +244,6 @@ fn apply<P: PeerId>(
     }
     known.state = PeerState::Ready;
     senders.registry.unresolved -= 1;
-    if !known.parked.is_empty() {
-        senders.dirty.unparks.push(peer);
-    }
     if let Some(name) = name {
         legs.event_with(|| Event::Resolved { peer: name.clone() });
     }
@@ -269,7 +252,7 @@ fn apply<P: PeerId>(
 /// Notes the endpoints of a peer that has none yet; answers those that are to go, that is none, if it is to have none. This is what
 /// a burst of peers does, so nothing is written down in between.
 fn begin<P: PeerId>(
-    listed: Listed<P>,
+    listed: &Listed<P>,
     lists: &[Listing],
     legs: &mut Legs<P>,
     senders: &Senders<P>,
@@ -291,7 +274,7 @@ fn begin<P: PeerId>(
 /// Lets those of a peer's endpoints go that nobody lists any more, and the others go on. Notes those that are new. Answers those
 /// that are to go instead if no others remain.
 fn replace<P: PeerId>(
-    listed: Listed<P>,
+    listed: &Listed<P>,
     lists: &[Listing],
     old: Vec<Entity>,
     legs: &mut Legs<P>,
@@ -363,7 +346,7 @@ fn replace<P: PeerId>(
 /// Finds the addresses of a list that can be used, each once. What cannot be used is reported. It calls back, since a list would be
 /// read as soon as it is written (5 % of `resolve`; `benches/tick.rs`, join storm).
 fn usable<P: PeerId>(
-    Listed { name, .. }: Listed<P>,
+    &Listed { name, .. }: &Listed<P>,
     list: &Few<CompactAddr>,
     legs: &mut Legs<P>,
     mut found: impl FnMut(CompactAddr),
@@ -396,7 +379,7 @@ fn usable<P: PeerId>(
 
 /// A list has become empty: senders stop, legs wait, and the peer is unresolved.
 fn empty<P: PeerId>(
-    Listed { peer, name }: Listed<P>,
+    &Listed { peer, name }: &Listed<P>,
     state: &mut PeerState,
     leaving: &[Entity],
     legs: &mut Legs<P>,
@@ -545,7 +528,7 @@ impl Turnover {
 }
 
 impl NewEndpoint {
-    fn new<P: PeerId>(of: Listed<P>, addr: CompactAddr, sources: Sources, senders: &Senders<P>) -> Self {
+    fn new<P: PeerId>(of: &Listed<P>, addr: CompactAddr, sources: Sources, senders: &Senders<P>) -> Self {
         Self { peer: of.peer, addr, sources, shard: senders.shard_of(addr.get()), is_bare: of.name.is_none() }
     }
 
