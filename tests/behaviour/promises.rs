@@ -587,8 +587,8 @@ async fn an_empty_list_parks() {
         let socket = sim.network.endpoint(client(1));
         sim.list(1, &[]);
         sim.send(1, "m0");
-        sim.pass(SECOND, 2).await;
-        assert_eq!(sim.net.report().depths.parked_legs, 1);
+        let report = sim.pass(SECOND, 2).await;
+        assert_eq!((report.depths.parked_legs, report.unresolved), (1, 1));
         sim.list(1, &[client(1)]);
         sim.ticks(4).await;
         assert_eq!(got(&socket), ["m0"]);
