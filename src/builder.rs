@@ -16,7 +16,7 @@ use tickcast_components::identity::{ENGINES_MAX, Obituaries};
 use tickcast_components::{
     ConfigError, IngressPort, NetworkConfig, PeerId, Reservations, SelfPolicy, ShardPort, Timestamp,
 };
-use tickcast_systems::resources::{Settings, Spool, Stopwatch};
+use tickcast_systems::resources::{Settings, Stopwatch, Submissions};
 use tickcast_systems::{Parts, SHARDS_MAX, schedule};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -373,7 +373,7 @@ impl<P: PeerId> Builder<P> {
             directory: directory_handle,
             transport_bytes_max,
             transmit_bytes_max: capabilities.transmit_bytes_max,
-            lane: Spool::default(),
+            lane: Submissions::default(),
             lane_bytes: 0,
             lane_messages_max,
             profile: Profile::default(),

@@ -18,7 +18,7 @@ use tickcast_components::{
 use tickcast_systems::host::{self, Cancelled, RefuseError};
 use tickcast_systems::legs::Legs;
 use tickcast_systems::resources::{
-    Books, HostQueues, Ingress, Latest, Now, Phase, Settings, Shards, Shutdown, Spool, Stopwatch,
+    Books, HostQueues, Ingress, Latest, Now, Phase, Settings, Shards, Shutdown, Stopwatch, Submissions,
 };
 use tickcast_systems::{TimingCells, submit};
 use tokio::runtime::{Handle, Runtime};
@@ -50,7 +50,7 @@ pub struct Engine<P: PeerId> {
     pub(crate) transport_bytes_max: usize,
     /// What the transport can carry in one datagram.
     pub(crate) transmit_bytes_max: usize,
-    pub(crate) lane: Spool<Submission<P>>,
+    pub(crate) lane: Submissions<P>,
     pub(crate) lane_bytes: u64,
     pub(crate) lane_messages_max: usize,
     pub(crate) profile: Profile,

@@ -25,7 +25,7 @@ pub use tickcast_components::{
 };
 pub use tickcast_systems as systems;
 pub use tickcast_systems::host::{Cancelled, GroupError, PeerError, RefuseError};
-pub use tickcast_systems::{Audit, PendingMessages, TickSystems};
+pub use tickcast_systems::{Audit, PendingMessage, PendingMessages, TickSystems};
 
 pub use crate::builder::{BuildError, Builder};
 pub use crate::direct::DirectSender;

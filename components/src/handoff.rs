@@ -21,6 +21,7 @@ use crate::inbound::Inbound;
 use crate::message::Submission;
 use crate::outcome::{DropReason, Drops, Outcome};
 use crate::room::{Reservations, RoomWanted};
+use crate::spool::Spool;
 use crate::time::Timestamp;
 
 /// Batches that may wait for a shard. When as many wait, legs stay on the frame side.
@@ -37,7 +38,9 @@ pub const CONNECTION_REPORTS_MAX: usize = 4096;
 /// One shard's part of one tick.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The messages, each once.
+    /// The tick's messages as they were submitted, each once; none where one has been taken elsewhere. They have the first numbers.
+    pub submitted: Spool<Option<BatchMessage>>,
+    /// Other messages, each once.
     pub messages: Vec<BatchMessage>,
     /// Who gets them, and what changes in between, in order.
     pub entries: Vec<BatchEntry>,
@@ -61,8 +64,19 @@ impl Batch {
         self.entries.is_empty()
     }
 
+    /// The message of this number.
+    #[must_use]
+    pub fn message(&self, number: u32) -> Option<&BatchMessage> {
+        let number = number as usize;
+        match number.checked_sub(self.submitted.len()) {
+            None => self.submitted.get(number)?.as_ref(),
+            Some(number) => self.messages.get(number),
+        }
+    }
+
     /// Empties it, keeping what it has allocated, but for the room of a burst of changes.
     pub fn clear(&mut self) {
+        self.submitted.clear();
         self.messages.clear();
         self.entries.clear();
         self.lists.clear();
@@ -73,8 +87,8 @@ impl Batch {
     }
 }
 
-/// A message on its way to endpoints, in the form that it has from when it is submitted: a message moves whole from the
-/// frame's lane to its entity, and from there into a batch.
+/// A message on its way to endpoints, in the form that it has from when it is submitted. Mostly it stays where the host's call has
+/// written it, until the shard takes it from there.
 #[derive(Clone, Debug)]
 pub struct BatchMessage {
     /// The bytes.
@@ -99,7 +113,7 @@ pub struct BatchMessage {
 
 const _: () = assert!(size_of::<BatchMessage>() == 72);
 
-/// One step of a batch. Numbers are indices into the batch's other lists.
+/// One step of a batch. Numbers are indices into the batch's other lists; a message's are those of [`Batch::message`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchEntry {
     /// One message to one endpoint.

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::endpoint::Endpoint;
 use crate::few::Few;
 use crate::group::Membership;
-use crate::message::HeldLeg;
+use crate::message::{ContentAt, HeldLeg};
 use crate::peer::Link;
 
 /// What the host calls its peers by. Implemented for every type that qualifies.
@@ -129,6 +129,8 @@ pub enum Obituary {
         entity: Entity,
         /// Its public sequence number.
         sequence: u64,
+        /// What it consisted of.
+        content: ContentAt,
         /// Legs without an outcome.
         legs: u32,
         /// Whether the host wants a receipt.

@@ -21,6 +21,7 @@ pub mod outcome;
 pub mod peer;
 pub mod resolution;
 pub mod room;
+pub mod spool;
 pub mod tick;
 pub mod time;
 
@@ -39,13 +40,14 @@ pub use identity::{
 };
 pub use inbound::{Event, Inbound, InboundKind, PeerData, Receipt, Received, Source};
 pub use message::{
-    Addressed, Deadline, Destination, GroupExcept, Held, HeldLeg, HeldQueue, Message, Overflow, Pending, Recipients,
-    SendError, Submission, Target,
+    Addressed, ContentAt, Deadline, Destination, GroupExcept, Held, HeldLeg, HeldQueue, Message, Overflow, Pending,
+    Recipients, SendError, Submission, Target,
 };
 pub use outcome::{DropReason, Drops, LegCounts, Outcome};
 pub use peer::{BareAddr, Heard, Link, Peer, PeerKey, PeerState, Route};
 pub use resolution::Resolution;
 pub use room::{Denied, Reservations, RoomWanted};
+pub use spool::Spool;
 pub use tick::{EndpointCounts, IoCounts, SYSTEMS, SystemTiming, TickReport};
 pub use time::Timestamp;
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::address::AddressError;
-use crate::compact::CompactAddr;
+use crate::compact::{CompactAddr, CompactBool};
 use crate::group::GroupId;
 use crate::handoff::BatchMessage;
 use crate::identity::{Label, MessageId, Obituaries, Obituary};
@@ -333,74 +333,74 @@ impl From<Denied> for SendError {
 /// A pending message: the component of a message entity.
 ///
 /// Message entities are pooled. An idle one has [`Pending::is_live`] `false`; a system over pending messages skips
-/// those, or uses the `PendingMessages` parameter of the systems crate, which does. A host may despawn the entity:
-/// its legs end as `Dropped(Cancelled)`.
+/// those, or uses the `PendingMessages` parameter of the systems crate, which does, and knows what they consist of as well: that lies
+/// apart, where the shard will take it from. A host may despawn the entity: its legs end as `Dropped(Cancelled)`.
 #[derive(Component, Debug, Default)]
 #[component(on_remove = Pending::on_remove)]
 pub struct Pending {
-    /// What it is, as shards get it; nothing while idle.
-    #[doc(hidden)]
-    pub message: Option<BatchMessage>,
     /// Who gets it.
     #[doc(hidden)]
     pub to: Recipients,
+    /// The public sequence number; counts only while it is live.
+    #[doc(hidden)]
+    pub sequence: u64,
     /// Unique among all uses of all message entities, so that a leg can prove whose it is.
     #[doc(hidden)]
     pub stamp: u64,
+    /// What it consists of; nothing while idle.
+    #[doc(hidden)]
+    pub content: ContentAt,
     /// Legs on the frame side without an outcome.
     #[doc(hidden)]
     pub legs: u32,
+    /// Whether each leg's outcome is to be told.
+    #[doc(hidden)]
+    pub receipt: bool,
     /// Whether its expiry is on the agenda already.
     #[doc(hidden)]
     pub timed: bool,
 }
 
-const _: () = assert!(size_of::<Pending>() == 112);
+/// There is one for every message, and memory is what a tick with very many of them waits for.
+const _: () = assert!(size_of::<Pending>() == 56);
 
-/// What an idle entity has for a payload.
-static NOTHING: Bytes = Bytes::new();
+/// Where what a pending message consists of lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ContentAt {
+    /// Nowhere: the entity is idle.
+    #[default]
+    Nowhere,
+    /// Among those of the tick, where it was submitted.
+    Fresh(u32),
+    /// Among those that are kept longer.
+    Kept(u32),
+}
 
 impl Pending {
+    /// A message to so many.
+    #[doc(hidden)]
+    #[must_use]
+    #[inline]
+    pub fn new(sequence: u64, receipt: CompactBool, content: ContentAt, stamp: u64, to: Recipients, legs: u32) -> Self {
+        Self { to, sequence, stamp, content, legs, receipt: receipt.get(), timed: false }
+    }
+
     /// Whether this entity is a message at present, and not idle in the pool.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.message.is_some()
+        self.content != ContentAt::Nowhere
     }
 
     /// The public sequence number; 0 while idle.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.message.as_ref().map_or(0, |message| message.sequence)
+        if self.is_live() { self.sequence } else { 0 }
     }
 
     /// The public name, given the engine's epoch.
     #[must_use]
     pub fn id(&self, epoch: u32) -> MessageId {
         MessageId { epoch, sequence: self.sequence() }
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub fn payload(&self) -> &Bytes {
-        self.message.as_ref().map_or(&NOTHING, |message| &message.payload)
-    }
-
-    /// The class.
-    #[must_use]
-    pub fn label(&self) -> Label {
-        self.message.as_ref().map_or_else(Label::default, |message| message.label)
-    }
-
-    /// When it is worthless; [`Timestamp::NEVER`] if it has no deadline.
-    #[must_use]
-    pub fn deadline(&self) -> Timestamp {
-        self.message.as_ref().map_or(Timestamp::NEVER, |message| message.deadline)
-    }
-
-    /// The policy where a queue is full.
-    #[must_use]
-    pub fn overflow(&self) -> Overflow {
-        self.message.as_ref().map_or_else(Overflow::default, |message| message.overflow.get())
     }
 
     /// Who gets it.
@@ -415,22 +415,23 @@ impl Pending {
         self.legs
     }
 
-    /// Makes the entity idle, and answers what it was.
+    /// Makes the entity idle, and answers where that lies which it consisted of.
     #[doc(hidden)]
     #[inline]
-    pub fn retire(&mut self) -> Option<BatchMessage> {
+    pub fn retire(&mut self) -> ContentAt {
         (self.legs, self.timed, self.to) = (0, false, Recipients::Nobody);
-        self.message.take()
+        std::mem::take(&mut self.content)
     }
 
     fn on_remove(mut world: DeferredWorld<'_>, context: HookContext) {
         let Some(pending) = world.get::<Self>(context.entity) else { return };
-        if let Some(message) = &pending.message {
+        if pending.is_live() {
             let obituary = Obituary::Message {
                 entity: context.entity,
-                sequence: message.sequence,
+                sequence: pending.sequence,
+                content: pending.content,
                 legs: pending.legs,
-                receipt: message.receipt.get(),
+                receipt: pending.receipt,
                 held: pending.timed,
             };
             Obituaries::record(&mut world, &context, obituary);

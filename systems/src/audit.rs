@@ -6,11 +6,11 @@
 use bevy_ecs::prelude::*;
 use tickcast_components::identity::{Obituaries, Obituary};
 use tickcast_components::{
-    AfterClose, BatchEntry, Endpoint, EndpointState, HeldLeg, HeldQueue, InstanceOf, Link, Members, Outage, Peer,
-    PeerId, Pending, Route, Waiting,
+    AfterClose, BatchEntry, ContentAt, Endpoint, EndpointState, HeldLeg, HeldQueue, InstanceOf, Link, Members, Outage,
+    Peer, PeerId, Pending, Route, Waiting,
 };
 
-use crate::resources::{Agendas, Books, Connects, Dirty, Settings, Shards};
+use crate::resources::{Agendas, Books, Connects, Dirty, Messages, Settings, Shards};
 
 /// What the audit found, beside what the counters say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,10 @@ pub struct Audit {
     pub endpoints_by_books: u64,
     /// Members of groups that are not where their place says.
     pub misplaced_members: u64,
+    /// Messages, and despawned ones of which something is kept.
+    pub messages: u64,
+    /// Messages of which something is kept.
+    pub contents: u64,
     /// Queues whose byte count is not the sum of their legs.
     pub wrong_bytes: u64,
     /// Endpoints that are on no list although they say so, or on two.
@@ -48,6 +52,7 @@ impl Audit {
             && self.held_by_messages == self.held_by_books
             && self.batched == self.batched_by_books
             && self.endpoints == self.endpoints_by_books
+            && self.messages == self.contents
             && self.misplaced_members == 0
             && self.wrong_bytes == 0
             && self.misplaced_spawns == 0
@@ -77,21 +82,24 @@ pub fn audit<P: PeerId>(world: &mut World) -> Audit {
         audit.endpoints += 1;
     }
     let mut state = world.query::<(&Pending, &InstanceOf)>();
-    audit.held_by_messages = state
-        .iter(world)
-        .filter(|(pending, of)| of.0 == instance && pending.is_live())
-        .map(|(pending, _)| u64::from(pending.legs))
-        .sum();
+    for (pending, _) in state.iter(world).filter(|(pending, of)| of.0 == instance && pending.is_live()) {
+        audit.held_by_messages += u64::from(pending.legs);
+        audit.messages += 1;
+    }
+    audit.contents = world.resource::<Messages<P>>().contents.kept_len() as u64;
     let mut left: Vec<Entity> = Vec::new();
     let mut gone: Vec<Entity> = Vec::new();
     if let Some(list) = world.resource_mut::<Obituaries>().of(instance) {
         for obituary in list.iter() {
             match obituary {
                 Obituary::Legs(legs) => queues.push(legs.clone()),
-                // Those despawned before their first dispatch were in no queue, nor do the books count them as held.
-                Obituary::Message { legs, held: true, .. } => {
-                    audit.held_by_messages += u64::from(*legs);
-                    audit.held_in_queues += u64::from(*legs);
+                Obituary::Message { legs, held, content, .. } => {
+                    // Those despawned before their first dispatch were in no queue, nor do the books count them as held.
+                    if *held {
+                        audit.held_by_messages += u64::from(*legs);
+                        audit.held_in_queues += u64::from(*legs);
+                    }
+                    audit.messages += u64::from(matches!(content, ContentAt::Kept(_)));
                 }
                 Obituary::Endpoint { entity, .. } => {
                     audit.endpoints += 1;

@@ -175,7 +175,7 @@ fn unread(batch: &Batch, shard: &Shard) -> ShardReport {
                 continue;
             }
         };
-        let BatchMessage { sequence, receipt, .. } = batch.messages[message as usize];
+        let Some(&BatchMessage { sequence, receipt, .. }) = batch.message(message) else { continue };
         let receipts = slots.into_iter().filter(|_| receipt.get());
         report.outcomes.extend(receipts.map(|slot| LegOutcome { slot, generation: 0, addr: None, sequence, outcome }));
     }
@@ -202,7 +202,8 @@ fn bury<P: PeerId>(
     commands: &mut Commands,
 ) {
     match obituary {
-        Obituary::Message { entity, sequence, legs: count, receipt, held } => {
+        Obituary::Message { entity, sequence, content, legs: count, receipt, held } => {
+            legs.messages.contents.forget(content);
             legs.books.drop(DropReason::Cancelled, u64::from(count));
             if held {
                 legs.books.held -= u64::from(count);

@@ -11,8 +11,8 @@ use bevy_ecs::entity::Entities;
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
 use tickcast_components::{
-    AddressPolicy, DropReason, EndpointState, InboundKind, Link, Members, MessageId, Outcome, Peer, PeerId, PeerState,
-    Pending, Received, Recipients, Route, ShardOp, Slot,
+    AddressPolicy, ContentAt, DropReason, EndpointState, InboundKind, Link, Members, MessageId, Outcome, Peer, PeerId,
+    PeerState, Pending, Received, Recipients, Route, ShardOp, Slot,
 };
 
 use crate::legs::{Legs, Whose};
@@ -76,6 +76,7 @@ pub(crate) fn dispatch<P: PeerId>(
     }
     drop(rest);
     legs.messages.fresh = fresh;
+    senders.shards.hand_over(&mut legs.messages.contents);
     senders.shards.list.iter().map(|shard| shard.batch.legs).sum::<u64>() - before
 }
 
@@ -88,6 +89,7 @@ fn open_shards<P: PeerId>(legs: &Legs<P>, senders: &mut Senders<P>) {
         shard.room_legs = if open { (config.shard_legs_max as u64).saturating_sub(shard.legs) } else { 0 };
         shard.room_bytes = (config.shard_bytes_max as u64).saturating_sub(shard.bytes);
     }
+    senders.shards.lend(&legs.messages.contents);
 }
 
 /// Puts messages to one peer each into the shards' batches, as long as nothing is in their way. Answers the first that takes
@@ -105,15 +107,24 @@ fn straight<P: PeerId>(
     let mut links = routes.rows();
     fresh.find(|&message| {
         let Some(pending) = pending.get_mut(message) else { return true };
-        let Pending { message: Some(batch_message), to: Recipients::One(peer), .. } = &*pending else { return true };
-        let Some(&Link { slot, shard, route: Route::Direct, .. }) = links.get(*peer) else { return true };
+        let &Pending { content: at @ ContentAt::Fresh(index), to: Recipients::One(peer), .. } = &*pending else {
+            return true;
+        };
+        let Some(&Link { slot, shard, route: Route::Direct, .. }) = links.get(peer) else { return true };
+        let Some(content) = messages.contents.get(at) else { return true };
         let shard = &mut shards[usize::from(shard)];
-        let bytes = batch_message.payload.len() as u64;
-        if batch_message.deadline <= now || !shard.reserve(1, bytes) {
+        let bytes = content.payload.len() as u64;
+        if content.deadline <= now || !shard.reserve(1, bytes) {
             return true;
         }
-        let Some(batch_message) = pending.retire() else { return true };
-        let number = shard.message(batch_message);
+        let number = if shard.submitted > 0 {
+            index
+        } else if let Some(content) = messages.contents.take(at) {
+            shard.message(content)
+        } else {
+            return true;
+        };
+        pending.retire();
         shard.leg(slot, number, bytes);
         messages.free.push(message);
         false
@@ -177,7 +188,7 @@ fn flow<P: PeerId>(entity: Entity, legs: &mut Legs<P>, senders: &mut Senders<P>)
     let bytes_max = u32::try_from(legs.settings.config.endpoint_bytes_max).unwrap_or(u32::MAX);
     while let Some(leg) = waiting.queue.front() {
         let live = legs.message(leg.message).filter(|pending| pending.stamp == leg.stamp && pending.is_live());
-        let expired = live.map(|pending| pending.deadline() <= now);
+        let expired = live.map(|pending| legs.deadline(pending) <= now);
         if expired == Some(false) {
             // All of the bytes are free: then even a leg goes that is longer than a limit lowered behind it.
             let enough = waiting.credit_bytes >= leg.bytes || waiting.credit_bytes >= bytes_max;
@@ -221,7 +232,7 @@ fn fan_out<P: PeerId>(
 ) {
     // A host's system may have despawned it since ingest; its obituary settles the legs.
     let Some(pending) = legs.message(message) else { return };
-    let (to, counted, is_expired) = (pending.to.clone(), pending.legs, pending.deadline() <= legs.now.at);
+    let (to, counted, is_expired) = (pending.to.clone(), pending.legs, legs.deadline(pending) <= legs.now.at);
     if !matches!(to, Recipients::Group(_) | Recipients::Except(_)) {
         if counted == 0 {
             return legs.release(message, 0);
@@ -287,8 +298,8 @@ fn to_group<P: PeerId>(
         });
         let excluded = excluded.filter(|slots| !slots.is_empty());
         let count = (lane.slots.len() - excluded.as_ref().map_or(0, |slots| slots.len())) as u32;
-        let Some(pending) = legs.message(message) else { continue };
-        let bytes = pending.payload().len() as u64;
+        let Some(content) = legs.content(message) else { continue };
+        let bytes = content.payload.len() as u64;
         let shard = &mut senders.shards.list[number];
         if count == 0 {
             continue;
@@ -323,7 +334,7 @@ fn to_many<P: PeerId>(
     routes: &Routes,
     scratch: &mut Scratch,
 ) {
-    let Some(content) = legs.message(message).and_then(|pending| pending.message.as_ref()) else { return };
+    let Some(content) = legs.content(message) else { return };
     let bytes = content.payload.len() as u64;
     // The number of the message in each shard's batch, once it is there.
     let mut entries = [None; SHARDS_MAX];
@@ -405,8 +416,8 @@ fn to_endpoint<P: PeerId>(message: Entity, entity: Entity, peer: Entity, legs: &
     let up = endpoint.state == EndpointState::Up && endpoint.predecessors == 0;
     legs.sweep(&mut waiting.queue);
     if up && waiting.is_empty() {
-        let Some(pending) = legs.message(message) else { return };
-        let bytes = pending.payload().len() as u64;
+        let Some(content) = legs.content(message) else { return };
+        let bytes = content.payload.len() as u64;
         let shard = &mut senders.shards.list[usize::from(endpoint.shard)];
         if shard.reserve(1, bytes) {
             let Some(taken) = legs.take(message, 1) else { return };
@@ -430,12 +441,12 @@ fn to_oneself<P: PeerId>(message: Entity, peer: Entity, legs: &mut Legs<P>) {
         legs.end(message, 1, DropReason::ToOneself, whose);
         return;
     }
-    let Some(pending) = legs.message(message).and_then(|pending| pending.message.as_ref()) else { return };
+    let Some(content) = legs.content(message) else { return };
     let port = &legs.settings.port;
     let from = port.local_addrs.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
-    let id = MessageId { epoch: port.epoch, sequence: pending.sequence };
+    let id = MessageId { epoch: port.epoch, sequence: content.sequence };
     let (label, payload, receipt, sequence) =
-        (pending.label, pending.payload.clone(), pending.receipt, pending.sequence);
+        (content.label, content.payload.clone(), content.receipt, content.sequence);
     if legs.host.received.len() >= legs.settings.config.received_max {
         legs.end(message, 1, DropReason::QueueFull, whose);
         return;

@@ -48,6 +48,7 @@ pub(crate) fn expire<P: PeerId>(mut legs: Legs<P>, mut senders: Senders<P>, mut 
         if empty || now >= until {
             shutdown.phase = Phase::Abandoning;
             ended += end_held(Timestamp::NEVER, Some(DropReason::Shutdown), &mut legs);
+            senders.shards.hand_over(&mut legs.messages.contents);
             ended += abandon(&mut legs, &mut senders.shards);
         }
     }
@@ -64,7 +65,7 @@ fn end_held<P: PeerId>(until: Timestamp, reason: Option<DropReason>, legs: &mut 
             continue;
         }
         // A host may have set a deadline since; what was put on the agenda for another time says nothing then.
-        let deadline = pending.deadline();
+        let deadline = legs.deadline(pending);
         if reason.is_none() && deadline != Timestamp::NEVER && deadline > until {
             legs.agendas.expiries.push(deadline, (message, stamp));
             continue;
@@ -96,8 +97,7 @@ fn abandon<P: PeerId>(legs: &mut Legs<P>, shards: &mut Shards<P>) -> u64 {
                 BatchEntry::List { list, message } => (message, shard.batch.lists[list as usize].len()),
                 BatchEntry::Op(_) => continue,
             };
-            let message = &shard.batch.messages[message as usize];
-            if message.receipt.get() {
+            if let Some(message) = shard.batch.message(message).filter(|message| message.receipt.get()) {
                 let outcome = Outcome::Dropped(DropReason::Shutdown);
                 legs.receipt(message.sequence, Whose::default(), outcome, count as u32);
             }

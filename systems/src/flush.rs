@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 use bevy_ecs::prelude::*;
 use tickcast_components::PeerId;
 
-use crate::resources::Shards;
+use crate::resources::{Messages, Shards};
 
-pub(crate) fn flush<P: PeerId>(mut shards: ResMut<Shards<P>>) -> u64 {
+pub(crate) fn flush<P: PeerId>(mut shards: ResMut<Shards<P>>, mut messages: ResMut<Messages<P>>) -> u64 {
+    shards.hand_over(&mut messages.contents);
     let mut flushed = 0;
     // One bit per shard that has something to wake up for, of at most `SHARDS_MAX`. A wake-up costs 7 to 10 µs.
     let mut woken = 0u64;

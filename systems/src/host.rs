@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 use bevy_ecs::bundle::NoBundleEffect;
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
+use bytes::Bytes;
 use thiserror::Error;
 use tickcast_components::few::Few;
 use tickcast_components::group::Membership;
 use tickcast_components::{
-    AddressError, DropReason, Endpoint, EndpointState, Endpoints, GroupId, Heard, InstanceOf, Link, Members, MessageId,
-    Peer, PeerId, Pending, Route, ShardOp, Source, Timestamp,
+    AddressError, BatchMessage, DropReason, Endpoint, EndpointState, Endpoints, GroupId, Heard, InstanceOf, Label,
+    Link, Members, MessageId, Overflow, Peer, PeerId, Pending, Recipients, Route, ShardOp, Source, Timestamp,
 };
 
 use crate::births::spawn_batch;
@@ -26,24 +27,36 @@ use crate::submit::check_reachable;
 #[derive(SystemParam)]
 pub struct PendingMessages<'w, 's, P: PeerId> {
     legs: Legs<'w, 's, P>,
+    instances: Query<'w, 's, &'static InstanceOf>,
 }
 
 impl<P: PeerId> PendingMessages<'_, '_, P> {
     /// The pending messages of this engine: those taken in and not dispatched yet, and those with legs that wait.
-    pub fn iter(&self) -> impl Iterator<Item = (Entity, &Pending)> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = (Entity, PendingMessage<'_>)> + '_ {
         let messages = &self.legs.messages;
-        messages.fresh.iter().chain(messages.held.values()).filter_map(|&entity| {
-            let pending = self.legs.message(entity)?;
-            pending.is_live().then_some((entity, pending))
-        })
+        messages.fresh.iter().chain(messages.held.values()).filter_map(|&entity| Some((entity, self.found(entity)?)))
+    }
+
+    /// One of them, by its entity; none if that is none of them, or not any more.
+    #[must_use]
+    pub fn get(&self, message: Entity) -> Option<PendingMessage<'_>> {
+        self.found(message).filter(|_| self.is_ours(message))
+    }
+
+    fn found(&self, message: Entity) -> Option<PendingMessage<'_>> {
+        let pending = self.legs.message(message)?;
+        let content = self.legs.messages.contents.get(pending.content)?;
+        Some(PendingMessage { pending, content })
+    }
+
+    /// Whether it is this engine's, and not that of another in the World.
+    fn is_ours(&self, message: Entity) -> bool {
+        self.instances.get(message).is_ok_and(|of| of.0 == self.legs.settings.instance)
     }
 
     /// Ends a pending message: its legs are `Dropped(Cancelled)`. Answers whether there was one.
     pub fn cancel(&mut self, message: Entity) -> bool {
-        let Some(pending) = self.legs.message(message) else { return false };
-        if !pending.is_live() {
-            return false;
-        }
+        let Some(PendingMessage { pending, .. }) = self.get(message) else { return false };
         let (legs, held) = (pending.legs, pending.timed);
         if held {
             self.legs.drop_message(message, DropReason::Cancelled);
@@ -59,14 +72,79 @@ impl<P: PeerId> PendingMessages<'_, '_, P> {
 
     /// Brings a message's deadline forward to `at`. Answers whether there was one that was later.
     pub fn shorten_deadline(&mut self, message: Entity, at: Timestamp) -> bool {
-        let Some(mut pending) = self.legs.message_mut(message) else { return false };
-        let (stamp, is_timed) = (pending.stamp, pending.timed);
-        let Some(pending) = pending.message.as_mut().filter(|pending| pending.deadline > at) else { return false };
-        pending.deadline = at;
-        if is_timed {
+        let Some(PendingMessage { pending: &Pending { content, stamp, timed, .. }, .. }) = self.get(message) else {
+            return false;
+        };
+        let content = self.legs.messages.contents.get_mut(content);
+        let Some(content) = content.filter(|content| content.deadline > at) else { return false };
+        content.deadline = at;
+        if timed {
             self.legs.agendas.expiries.push(at, (message, stamp));
         }
         true
+    }
+}
+
+/// A pending message, for a host's systems.
+#[derive(Clone, Copy, Debug)]
+pub struct PendingMessage<'a> {
+    pending: &'a Pending,
+    content: &'a BatchMessage,
+}
+
+impl<'a> PendingMessage<'a> {
+    /// The public sequence number.
+    #[must_use]
+    pub fn sequence(self) -> u64 {
+        self.pending.sequence
+    }
+
+    /// The public name, given the engine's epoch.
+    #[must_use]
+    pub fn id(self, epoch: u32) -> MessageId {
+        self.pending.id(epoch)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn payload(self) -> &'a Bytes {
+        &self.content.payload
+    }
+
+    /// The class.
+    #[must_use]
+    pub fn label(self) -> Label {
+        self.content.label
+    }
+
+    /// When it is worthless; [`Timestamp::NEVER`] if it has no deadline.
+    #[must_use]
+    pub fn deadline(self) -> Timestamp {
+        self.content.deadline
+    }
+
+    /// The policy where a queue is full.
+    #[must_use]
+    pub fn overflow(self) -> Overflow {
+        self.content.overflow.get()
+    }
+
+    /// Whether the other side is asked to confirm it.
+    #[must_use]
+    pub fn wants_ack(self) -> bool {
+        self.content.ack.get()
+    }
+
+    /// Who gets it.
+    #[must_use]
+    pub fn recipients(self) -> &'a Recipients {
+        &self.pending.to
+    }
+
+    /// Legs that have neither left for the I/O side nor had an outcome.
+    #[must_use]
+    pub fn legs(self) -> u32 {
+        self.pending.legs
     }
 }
 
@@ -87,11 +165,8 @@ pub fn cancel<P: PeerId>(id: MessageId, legs: &mut Legs<P>, ingress: &mut crate:
     if id.epoch != port.epoch {
         return Cancelled::TooLate;
     }
-    if let Ok(index) =
-        ingress.lane.as_mut_slice().binary_search_by_key(&id.sequence, |submission| submission.message.sequence)
-    {
-        let removed = ingress.lane.remove(index);
-        ingress.bytes = ingress.bytes.saturating_sub(removed.message.payload.len() as u64);
+    if let Some(removed) = ingress.lane.remove(id.sequence) {
+        ingress.bytes = ingress.bytes.saturating_sub(removed.payload.len() as u64);
         return Cancelled::BeforeIngest;
     }
     // Whoever knows the name of a message has seen it enter a lane, so a number given out since the last tick that is not

@@ -13,8 +13,8 @@ use tickcast_components::group::Lane;
 use tickcast_components::identity::{Obituaries, Obituary};
 use tickcast_components::peer::{Departed, PeerBundle};
 use tickcast_components::{
-    Addressed, BareAddr, BatchMessage, Destination, DropReason, Event, GroupExcept, IngressPort, InstanceOf, Members,
-    MessageId, Peer, PeerId, Pending, Recipients, SendError, Source, Submission, Target, Timestamp,
+    Addressed, BareAddr, ContentAt, Destination, DropReason, Event, GroupExcept, IngressPort, InstanceOf, Members,
+    MessageId, Peer, PeerId, Pending, Recipients, SendError, Source, Target, Timestamp,
 };
 
 use crate::groups::{detach, reindex};
@@ -36,7 +36,7 @@ pub(crate) fn ingest<P: PeerId>(
     mut peers: Query<&mut Peer>,
     mut obituaries: ResMut<Obituaries>,
     shutdown: Res<Shutdown<P>>,
-    shards: Res<Shards<P>>,
+    mut shards: ResMut<Shards<P>>,
     entities: &Entities,
     mut commands: Commands,
 ) -> u64 {
@@ -65,12 +65,10 @@ pub(crate) fn ingest<P: PeerId>(
     ingress.mark = port.sequence.load(Ordering::Relaxed);
     pull(&mut ingress, &port);
     // A handle may have drawn a number and pushed meanwhile.
-    let last = ingress.lane.iter().next_back().map_or(0, |submission| submission.message.sequence);
-    ingress.mark = ingress.mark.max(last);
-    let cancelled = std::mem::take(&mut ingress.cancelled);
-    if !cancelled.is_empty() {
-        ingress.lane.retain(|submission| !cancelled.contains(&submission.message.sequence));
-    }
+    ingress.mark = ingress.mark.max(ingress.lane.last());
+    let mut cancelled = std::mem::take(&mut ingress.cancelled);
+    cancelled.sort_unstable();
+    ingress.lane.remove_all(&cancelled);
     let mut lane = std::mem::take(&mut ingress.lane);
     let count = lane.len() as u64;
     let peak = legs.messages.peak;
@@ -79,6 +77,15 @@ pub(crate) fn ingest<P: PeerId>(
     let is_closed = !matches!(shutdown.phase, Phase::Running | Phase::Draining(_));
     let mut refused = Vec::new();
     let Legs { pending, messages, books, agendas, settings, now, .. } = &mut legs;
+    shards.hand_over(&mut messages.contents);
+    // A host's condition, or its panic, has kept these from the dispatch that they were for.
+    let Messages { fresh, contents, .. } = &mut **messages;
+    for &message in &*fresh {
+        if let Ok((_, mut pending)) = pending.get_mut(message) {
+            pending.content = contents.keep_on(pending.content);
+        }
+    }
+    let mut rest = lane.take(messages.contents.begin());
     let mut pool = Pool {
         rows: RowsMut::new(entities, messages.table, pending.contiguous_iter_mut().into_iter().flatten()),
         messages,
@@ -90,44 +97,39 @@ pub(crate) fn ingest<P: PeerId>(
     // look-up at a time would wait for each (`benches/tick.rs`, unicast in no order).
     let mut known = [None; LOOKUPS_AHEAD];
     let mut place = Place::default();
-    let mut rest = lane.drain();
-    while !rest.as_slice().is_empty() {
-        let stretch = rest.as_slice().len().min(LOOKUPS_AHEAD);
-        for (known, submission) in known.iter_mut().zip(rest.as_slice()) {
-            *known = match &submission.to {
+    let mut number = 0;
+    while let stretch @ 1.. = rest.len().min(LOOKUPS_AHEAD) {
+        for (known, to) in known.iter_mut().zip(rest.rest()) {
+            *known = match to {
                 Destination::Peer(key) => registry.peers.find(key, &mut place),
                 _ => None,
             };
         }
-        for (known, submission) in known.iter().zip(rest.by_ref().take(stretch)) {
-            let Submission { to, message } = submission;
-            let to = match *known {
-                Some(peer) if !is_closed => (Recipients::One(peer), 1),
-                _ => {
-                    let Addressed { target, except } = to.into();
-                    let whom =
-                        whom(target, now.at, settings, agendas, &mut registry, &mut dirty, &groups, &mut commands);
-                    match whom {
-                        Ok(whom) if !is_closed => rest_of(whom, except, &groups, &peers),
-                        Ok(_) => {
-                            let (reason, error) = (DropReason::Shutdown, SendError::ShuttingDown);
-                            refused.push((message.sequence, message.receipt.get(), reason, error));
-                            continue;
-                        }
-                        Err((reason, error)) => {
-                            refused.push((message.sequence, message.receipt.get(), reason, error));
-                            continue;
-                        }
-                    }
+        for (known, to) in known.iter().zip(rest.by_ref().take(stretch)) {
+            let content = ContentAt::Fresh(number);
+            number += 1;
+            if let Some(peer) = known.filter(|_| !is_closed) {
+                pool.take_in(content, || Recipients::One(peer), 1, &mut commands);
+                continue;
+            }
+            let Addressed { target, except } = to.into();
+            let whom = whom(target, now.at, settings, agendas, &mut registry, &mut dirty, &groups, &mut commands);
+            match whom {
+                Ok(whom) if !is_closed => {
+                    let (to, legs) = rest_of(whom, except, &groups, &peers);
+                    pool.take_in_other(content, to, legs, &mut commands);
                 }
-            };
-            pool.take_in(message, to, &mut commands);
+                Ok(_) => refused.push((content, DropReason::Shutdown, SendError::ShuttingDown)),
+                Err((reason, error)) => refused.push((content, reason, error)),
+            }
         }
     }
     drop(rest);
     ingress.lane = lane;
-    for (sequence, receipt, reason, error) in refused {
-        refuse(&mut legs, sequence, receipt, reason, error);
+    for (content, reason, error) in refused {
+        if let Some(message) = legs.messages.contents.take(content) {
+            refuse(&mut legs, message.sequence, message.receipt.get(), reason, error);
+        }
     }
     count
 }
@@ -143,7 +145,7 @@ pub(crate) fn pull<P: PeerId>(ingress: &mut Ingress<P>, port: &IngressPort<P>) {
     }
     if ingress.lane.len() > before {
         // Both parts are sorted but for races between threads, which the sort passes over in linear time.
-        ingress.lane.as_mut_slice().sort_by_key(|submission| submission.message.sequence);
+        ingress.lane.sort(before);
     }
 }
 
@@ -289,31 +291,41 @@ struct Pool<'a, P: PeerId> {
 
 impl<P: PeerId> Pool<'_, P> {
     /// Fills a pooled message entity, or a new one, with a message to so many.
-    #[inline]
-    fn take_in(&mut self, mut message: BatchMessage, (to, legs): (Recipients, u32), commands: &mut Commands) {
+    // Where it is known whom a message is for, that goes from a register to the entity, as `Spool::push` has it.
+    #[expect(clippy::inline_always, reason = "as said above")]
+    #[inline(always)]
+    fn take_in(&mut self, content: ContentAt, to: impl FnOnce() -> Recipients, legs: u32, commands: &mut Commands) {
+        let messages = &mut *self.messages;
+        let Some(message) = messages.contents.get_mut(content) else { return };
         self.books.labels[usize::from(message.label.number())] += 1;
         self.books.legs.accepted += u64::from(legs);
-        self.messages.order += 1;
-        let order = self.messages.order;
-        message.order = order;
+        messages.order += 1;
+        message.order = messages.order;
         if message.expires_in.get() {
             message.deadline = self.now.after(message.deadline.since(Timestamp(0)));
             message.expires_in = false.into();
         }
-        while let Some(entity) = self.messages.free.pop() {
+        let (sequence, receipt, stamp) = (message.sequence, message.receipt, messages.order);
+        while let Some(entity) = messages.free.pop() {
             if let Some(idle) = self.rows.get_mut(entity) {
                 debug_assert!(!idle.is_live(), "it is idle");
-                idle.message = Some(message);
-                (idle.to, idle.stamp, idle.legs) = (to, order, legs);
-                self.messages.fresh.push(entity);
+                (idle.sequence, idle.stamp, idle.content) = (sequence, stamp, content);
+                (idle.legs, idle.receipt) = (legs, receipt.get());
+                // It was for nobody, which need not be dropped.
+                std::mem::forget(std::mem::replace(&mut idle.to, to()));
+                messages.fresh.push(entity);
                 return;
             }
             // A host has despawned it, or given it components of its own, which the next message shall not inherit.
             commands.entity(entity).try_despawn();
         }
-        let instance = InstanceOf(self.settings.instance);
-        self.messages.fresh.push(
-            commands.spawn((instance, Pending { message: Some(message), to, stamp: order, legs, timed: false })).id(),
-        );
+        let new = Pending::new(sequence, receipt, content, stamp, to(), legs);
+        messages.fresh.push(commands.spawn((InstanceOf(self.settings.instance), new)).id());
+    }
+
+    /// The same, apart from the pass over messages to one known peer each.
+    #[inline(never)]
+    fn take_in_other(&mut self, content: ContentAt, to: Recipients, legs: u32, commands: &mut Commands) {
+        self.take_in(content, || to, legs, commands);
     }
 }

@@ -63,6 +63,17 @@ impl<P: PeerId> Legs<'_, '_, P> {
         self.pending.get_mut(message).ok().map(|(_, pending)| pending)
     }
 
+    /// What a message entity consists of.
+    #[inline]
+    pub fn content(&self, message: Entity) -> Option<&BatchMessage> {
+        self.messages.contents.get(self.message(message)?.content)
+    }
+
+    /// When a message is worthless.
+    pub fn deadline(&self, message: &Pending) -> Timestamp {
+        self.messages.contents.get(message.content).map_or(Timestamp::NEVER, |content| content.deadline)
+    }
+
     /// The public sequence number of a leg's message, which says which of two is the newer.
     pub fn sequence(&self, leg: &HeldLeg) -> u64 {
         self.message(leg.message).map_or(0, Pending::sequence)
@@ -81,11 +92,13 @@ impl<P: PeerId> Legs<'_, '_, P> {
 
     /// Fills a pooled message entity with a message that came back; `None` if the pool is empty.
     pub(crate) fn refill(&mut self, message: BatchMessage, to: Recipients) -> Option<Entity> {
-        self.messages.order += 1;
-        let stamp = self.messages.order;
-        while let Some(entity) = self.messages.free.pop() {
-            let Some(mut pending) = self.message_mut(entity) else { continue };
-            *pending = Pending { message: Some(message), to, stamp, legs: 1, timed: false };
+        let Self { messages, pending, .. } = self;
+        messages.order += 1;
+        while let Some(entity) = messages.free.pop() {
+            let Ok((_, mut idle)) = pending.get_mut(entity) else { continue };
+            let (sequence, receipt) = (message.sequence, message.receipt);
+            let content = messages.contents.keep(message);
+            *idle = Pending::new(sequence, receipt, content, messages.order, to, 1);
             return Some(entity);
         }
         None
@@ -151,12 +164,14 @@ impl<P: PeerId> Legs<'_, '_, P> {
 
     /// The leg of a message that is about to be held, counted as such and put on the agenda of expiries.
     fn held_leg(&mut self, message: Entity) -> Option<(HeldLeg, Overflow)> {
-        let mut pending = self.message_mut(message)?;
-        let stamp = pending.stamp;
-        let &BatchMessage { ref payload, sequence, order: place, deadline, overflow, .. } = pending.message.as_ref()?;
-        let bytes = payload.len() as u32;
+        let (_, mut pending) = self.pending.get_mut(message).ok()?;
+        let messages = &mut *self.messages;
+        let &BatchMessage { ref payload, sequence, order: place, deadline, overflow, .. } =
+            messages.contents.get(pending.content)?;
+        let (stamp, bytes) = (pending.stamp, payload.len() as u32);
         let (key, keyed) = overflow.key().map_or((0, false), |key| (key, true));
         if !std::mem::replace(&mut pending.timed, true) {
+            pending.content = messages.contents.keep_on(pending.content);
             // A deadline of its own, however late, is the host's word; only a message without one ages.
             let expiry = match deadline {
                 Timestamp::NEVER => self.now.at.after(self.settings.config.parked_age_max),
@@ -165,7 +180,7 @@ impl<P: PeerId> Legs<'_, '_, P> {
             self.agendas.expiries.push(expiry, (message, stamp));
             // Legs that came back from a shard are beyond cancelling, so the name stays with those that never left.
             if stamp == place {
-                self.messages.held.insert(sequence, message);
+                messages.held.insert(sequence, message);
             }
         }
         self.books.held += 1;
@@ -213,8 +228,8 @@ impl<P: PeerId> Legs<'_, '_, P> {
             return;
         }
         self.books.drop(reason, u64::from(legs));
-        let Some(pending) = self.message(message).and_then(|pending| pending.message.as_ref()) else { return };
-        if pending.receipt.get() {
+        let Some(pending) = self.message(message).filter(|pending| pending.is_live()) else { return };
+        if pending.receipt {
             let sequence = pending.sequence;
             self.receipt(sequence, whose, Outcome::Dropped(reason), legs);
         }
@@ -247,7 +262,7 @@ impl<P: PeerId> Legs<'_, '_, P> {
             return self.retire(message);
         }
         pending.legs -= legs;
-        pending.message.clone()
+        self.content(message).cloned()
     }
 
     /// Takes `legs` off a message that has found another place for them, and returns it to the pool after the last.
@@ -259,17 +274,17 @@ impl<P: PeerId> Legs<'_, '_, P> {
         }
     }
 
-    /// Returns a message entity to the pool, and answers what it was.
+    /// Returns a message entity to the pool, and answers what it consisted of.
     fn retire(&mut self, message: Entity) -> Option<BatchMessage> {
         let (_, mut pending) = self.pending.get_mut(message).ok()?;
-        let is_timed = pending.timed;
-        let was = pending.retire();
-        let sequence = was.as_ref().map_or(0, |message| message.sequence);
-        if is_timed && self.messages.held.get(&sequence) == Some(&message) {
-            self.messages.held.remove(&sequence);
+        let (sequence, is_timed) = (pending.sequence, pending.timed);
+        let content = pending.retire();
+        let messages = &mut *self.messages;
+        if is_timed && messages.held.get(&sequence) == Some(&message) {
+            messages.held.remove(&sequence);
         }
-        self.messages.free.push(message);
-        was
+        messages.free.push(message);
+        messages.contents.take(content)
     }
 
     /// Tells the host of an outcome, or counts that there was no room to.

@@ -17,6 +17,7 @@ mod births;
 mod changes;
 mod collect;
 mod connects;
+mod contents;
 pub mod dispatch;
 pub mod due;
 mod expire;
@@ -41,13 +42,13 @@ pub mod senders;
 mod shards;
 pub mod shown;
 mod spawn_senders;
-mod spool;
+mod submissions;
 pub mod submit;
 mod wheel;
 
 pub use audit::{Audit, audit};
 pub use dispatch::SHARDS_MAX;
-pub use host::PendingMessages;
+pub use host::{PendingMessage, PendingMessages};
 pub use resources::Parts;
 pub use schedule::{TickSystems, TimingCells};
 

@@ -18,18 +18,19 @@ use tickcast_components::group::Lane;
 use tickcast_components::peer::PeerBundle;
 use tickcast_components::{
     CompactAddr, DropReason, EndpointCounts, EndpointState, Event, IngressPort, IoCounts, LABELS_MAX, LegCounts,
-    NetworkConfig, PeerData, PeerId, PeerKey, Receipt, Received, ShardPort, ShardReport, Source, Submission,
-    TickReport, Timestamp,
+    NetworkConfig, PeerData, PeerId, PeerKey, Receipt, Received, ShardPort, ShardReport, Source, TickReport, Timestamp,
 };
 
 pub use crate::agenda::{Agenda, Agendas};
 pub use crate::connects::{CONNECT_SECOND, Connects};
+pub use crate::contents::Contents;
 pub use crate::names::Names;
 pub use crate::outages::Outages;
 pub use crate::owners::Owners;
 pub use crate::shards::{Shard, Shards, SlotEntry};
-pub use crate::spool::{Spool, Taken};
+pub use crate::submissions::Submissions;
 pub use crate::wheel::Wheel;
+pub use tickcast_components::spool::{Spool, Taken};
 
 /// A map whose hash is keyed from the engine's seed: the same in every run of a simulation, unknown to an attacker who
 /// chooses keys.
@@ -81,7 +82,7 @@ pub struct Now<P: PeerId> {
 #[derive(Resource, Debug)]
 pub struct Ingress<P: PeerId> {
     /// In the order of their sequence numbers.
-    pub lane: Spool<Submission<P>>,
+    pub lane: Submissions<P>,
     /// The sum of their payloads.
     pub bytes: u64,
     /// The last sequence number that had been given out when submissions were last taken in.
@@ -116,6 +117,8 @@ pub struct Messages<P: PeerId> {
     pub free: Vec<Entity>,
     /// Where they are, unless a host has given them components of its own.
     pub table: TableId,
+    /// What they consist of.
+    pub contents: Contents,
     /// Taken in and not yet dispatched, in order.
     pub fresh: Vec<Entity>,
     /// Those with legs that wait, by public sequence number.
@@ -427,7 +430,7 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
         port: parts.ingress,
     });
     world.insert_resource(Now::<P> { tick: 0, at: Timestamp(0), marker });
-    world.insert_resource(Ingress::<P> { lane: Spool::default(), bytes: 0, mark: 0, cancelled: Vec::new() });
+    world.insert_resource(Ingress::<P> { lane: Submissions::default(), bytes: 0, mark: 0, cancelled: Vec::new() });
     world.insert_resource(Registry::<P> {
         peers: Names::new(hash()),
         bare: Map::with_hasher(hash()),
@@ -440,6 +443,7 @@ pub(crate) fn insert<P: PeerId>(world: &mut World, parts: Parts<P>) {
     world.insert_resource(Messages::<P> {
         free: vec![idle],
         table,
+        contents: Contents::default(),
         fresh: Vec::new(),
         held: Map::with_hasher(hash()),
         order: 0,

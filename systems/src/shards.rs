@@ -8,6 +8,8 @@ use bevy_ecs::prelude::*;
 use tickcast_components::group::Lane;
 use tickcast_components::{Batch, BatchEntry, BatchMessage, Inbound, PeerId, ShardOp, ShardPort, Slot, SlotList};
 
+use crate::contents::Contents;
+
 /// The frame's side of every shard.
 #[derive(Resource, Debug)]
 pub struct Shards<P: PeerId> {
@@ -21,6 +23,26 @@ impl<P: PeerId> Shards<P> {
     pub(crate) fn new(ports: Vec<Arc<ShardPort>>) -> Self {
         Self { list: ports.into_iter().map(Shard::new).collect(), marker: PhantomData }
     }
+
+    /// Has dispatch begin: where there is one shard, its batch may name the tick's messages where they lie.
+    pub(crate) fn lend(&mut self, contents: &Contents) {
+        if let [shard] = &mut self.list[..]
+            && shard.room_legs > 0
+        {
+            shard.submitted = contents.fresh_len() as u32;
+        }
+    }
+
+    /// Gives the batch the tick's messages, if it names any. Dispatch ends with it; where a panic of the host's has cut a dispatch
+    /// short, what comes next does it.
+    pub(crate) fn hand_over(&mut self, contents: &mut Contents) {
+        if let [shard] = &mut self.list[..]
+            && std::mem::take(&mut shard.submitted) > 0
+            && shard.batch.legs > 0
+        {
+            contents.hand_over(&mut shard.batch.submitted);
+        }
+    }
 }
 
 /// The frame's side of one shard.
@@ -33,6 +55,8 @@ pub struct Shard {
     pub strangers: VecDeque<Inbound>,
     /// What the next flush hands over.
     pub batch: Batch,
+    /// How many messages the batch will have as they were submitted, from when dispatch begins until it ends.
+    pub submitted: u32,
     /// Empty batches.
     pub spare: Vec<Batch>,
     /// Who holds which slot.
@@ -73,6 +97,7 @@ impl Shard {
             port,
             strangers: VecDeque::new(),
             batch: Batch::default(),
+            submitted: 0,
             spare: Vec::new(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -103,8 +128,9 @@ impl Shard {
     /// Puts a message into the batch and returns its number there.
     #[inline]
     pub fn message(&mut self, message: BatchMessage) -> u32 {
+        debug_assert!(self.batch.submitted.is_empty(), "a batch that stays gets no more messages");
         self.batch.messages.push(message);
-        (self.batch.messages.len() - 1) as u32
+        self.submitted + (self.batch.messages.len() - 1) as u32
     }
 
     /// One leg of a message of the batch; room has been reserved.

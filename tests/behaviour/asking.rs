@@ -90,16 +90,16 @@ async fn empty_payloads_need_a_transport_that_carries_them() {
 /// Goal: what a message asks for goes with it when its entity has been another message's before.
 #[tokio::test(start_paused = true)]
 async fn a_reused_message_asks_for_what_it_says() {
-    use tickcast::bevy_ecs::prelude::{IntoScheduleConfigs, Query, ResMut, Resource};
-    use tickcast::{Pending, TickSystems};
+    use tickcast::bevy_ecs::prelude::{IntoScheduleConfigs, ResMut, Resource};
+    use tickcast::{PendingMessages, TickSystems};
 
     #[derive(Resource, Default)]
     struct Asked(Vec<bool>);
 
     let mut net = engine(Shape { connected: true, framing: Framing::Framed, empty: true });
     net.world_mut().init_resource::<Asked>();
-    let look = |mut asked: ResMut<Asked>, pending: Query<&Pending>| {
-        asked.0.extend(pending.iter().filter_map(|pending| pending.message.as_ref()).map(|message| message.ack.get()));
+    let look = |mut asked: ResMut<Asked>, pending: PendingMessages<u64>| {
+        asked.0.extend(pending.iter().map(|(_, message)| message.wants_ack()));
     };
     let (engine, _) = net.parts_mut();
     engine.schedule_mut().add_systems(look.after(TickSystems::Ingest).before(TickSystems::Collect));

@@ -1,6 +1,6 @@
 //! The law itself: a leg lost on purpose, in each place that holds legs, is noticed.
 
-use tickcast::components::{Peer, Pending, ShardReport, Waiting};
+use tickcast::components::{ContentAt, Peer, Pending, ShardReport, Waiting};
 use tickcast::systems::resources::{Books, Shards};
 use tickcast::transport::memory::MemorySocket;
 use tickcast::{Audit, NetworkConfig, Target, TickReport};
@@ -67,7 +67,7 @@ async fn a_leg_lost_by_its_message_is_noticed() {
         if forget {
             pending.legs -= 1;
         } else {
-            pending.message = None;
+            pending.content = ContentAt::Nowhere;
         }
         assert!(!is_lawful(step(&mut sim)));
     }

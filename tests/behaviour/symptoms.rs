@@ -1,6 +1,8 @@
 //! Symptoms of defects that were mended: each test is named after what a user would have seen.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tickcast::bevy_ecs::prelude::*;
@@ -87,6 +89,82 @@ async fn a_fresh_message_despawned_after_collect_is_accounted_for() {
     let id = sim.send(1, "a");
     sim.ticks(2).await;
     assert_eq!(sim.outcomes(id), [dropped(DropReason::Cancelled)]);
+}
+
+/// Goal: where a host's condition keeps a dispatch from its tick, or a panic of one of its systems does, what was taken in then goes
+/// to whom it is for with the next one, and not what was taken in since.
+#[tokio::test(start_paused = true)]
+async fn what_a_dispatch_has_missed_goes_to_whom_it_is_for() {
+    #[derive(Resource, Clone, Copy, PartialEq)]
+    enum Trouble {
+        None,
+        Paused,
+        Panics,
+    }
+    for (shards, trouble) in [(1, Trouble::Paused), (2, Trouble::Paused), (1, Trouble::Panics), (2, Trouble::Panics)] {
+        let mut sim = Sim::with(config(), false, |builder| builder.shards(shards));
+        let sockets = [sim.admit(1), sim.admit(2)];
+        sim.ticks(2).await;
+        sim.net.world_mut().insert_resource(Trouble::None);
+        let schedule = sim.net.parts_mut().0.schedule_mut();
+        schedule.configure_sets(TickSystems::Dispatch.run_if(|trouble: Res<Trouble>| *trouble != Trouble::Paused));
+        let panic = |trouble: Res<Trouble>| assert!(*trouble != Trouble::Panics, "as the host's systems may");
+        schedule.add_systems(panic.after(TickSystems::Regroup).before(TickSystems::Dispatch));
+        sim.net.world_mut().insert_resource(trouble);
+        sim.send(1, "to 1");
+        let stepped = catch_unwind(AssertUnwindSafe(|| sim.net.step()));
+        assert_eq!(stepped.is_err(), trouble == Trouble::Panics);
+        sim.net.world_mut().insert_resource(Trouble::None);
+        sim.send(2, "to 2");
+        for _ in 0..4 {
+            sim.net.step();
+            io().await;
+        }
+        assert_eq!(sockets.each_ref().map(got), [["to 1"], ["to 2"]]);
+        assert!(sim.net.audit().is_clean());
+    }
+}
+
+/// Goal: after a dispatch that was cut short by a panic of the host's, each gets what it was sent, before and after that.
+#[tokio::test(start_paused = true)]
+async fn a_dispatch_cut_short_misdelivers_nothing() {
+    static PANICS: AtomicBool = AtomicBool::new(false);
+    #[derive(PartialEq, Eq, Hash, Debug)]
+    struct Name(u8);
+    impl Clone for Name {
+        fn clone(&self) -> Self {
+            assert!(!PANICS.load(Ordering::Relaxed), "as a host's ids may");
+            Self(self.0)
+        }
+    }
+    impl std::fmt::Display for Name {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+    let network = MemoryNetwork::new(1);
+    let config = NetworkConfig { to_oneself: SelfPolicy::Loopback, ..config() };
+    let builder = virtual_time(Tickcast::builder()).config(config).local_id(Name(0));
+    let mut net = builder.build(network.transport(addr(SERVER))).unwrap();
+    let socket = network.endpoint(client(1));
+    net.admit(Name(1), client(1)).unwrap();
+    net.add_peer(Name(0)).unwrap();
+    net.step();
+    io().await;
+    net.step();
+    net.send(Target::Peer(Name(1)), message("a")).unwrap();
+    net.send(Target::Peer(Name(0)), message("to oneself")).unwrap();
+    PANICS.store(true, Ordering::Relaxed);
+    assert!(catch_unwind(AssertUnwindSafe(|| net.step())).is_err(), "who has sent it is cloned");
+    PANICS.store(false, Ordering::Relaxed);
+    for text in ["b", "c"] {
+        net.send(Target::Peer(Name(1)), message(text)).unwrap();
+        for _ in 0..3 {
+            net.step();
+            io().await;
+        }
+    }
+    assert_eq!(got(&socket), ["a", "b", "c"]);
 }
 
 /// Goal: what a host has attached to a message is not found on the next one, which takes an entity from the same pool; and

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tickcast::bevy_ecs::prelude::*;
+use tickcast::bevy_ecs::system::SystemState;
 use tickcast::components::{Endpoint, Endpoints, Peer, PeerKey, Pending, Resolution};
 use tickcast::systems::{host, resources};
 use tickcast::transport::memory::{MemoryNetwork, MemorySocket};
 use tickcast::{
     Addressed, DropReason, Engine, Event, GroupId, LABELS_MAX, Label, Message, MessageId, NetworkConfig, Outcome,
-    PeerId, PendingMessages, Receipt, Target, TickReport, TickSystems, Tickcast, Timestamp,
+    PeerId, PendingMessage, PendingMessages, Receipt, Target, TickReport, TickSystems, Tickcast, Timestamp,
 };
 
 use crate::sim::{SERVER, client, got, io, virtual_time};
@@ -457,6 +458,20 @@ async fn two_engines_in_one_world() {
         "five to peer 77 alone, and what went to all since it was known"
     );
     assert!(counted.load(Ordering::Relaxed) > 10);
+    // What one of them has pending is nothing to the other, which has something pending itself.
+    for _ in 0..20 {
+        names.send(Target::Peer("nobody".to_owned()), message("parked")).unwrap();
+    }
+    names.step(&mut world);
+    let mut state = SystemState::<PendingMessages<u64>>::new(&mut world);
+    let pending = state.get_mut(&mut world).unwrap();
+    let (entity, found) = pending.iter().next().unwrap();
+    assert_eq!(pending.get(entity).map(PendingMessage::sequence), Some(found.sequence()));
+    let mut state = SystemState::<PendingMessages<String>>::new(&mut world);
+    let mut others = state.get_mut(&mut world).unwrap();
+    assert!(others.get(entity).is_none() && !others.cancel(entity));
+    assert!(!others.shorten_deadline(entity, Timestamp(0)));
+    close_books::<u64>(&mut world, &report);
     numbers.shutdown(&mut world);
     let late = numbers.origin() + Duration::from_secs(10);
     for _ in 0..3 {

@@ -17,6 +17,9 @@ pub(super) struct Intake {
     pub(super) next_in_list: usize,
 }
 
+/// The number of a message of the batch that is not for this shard.
+const NOT_HERE: u32 = u32::MAX;
+
 /// A leg of a message without a deadline.
 #[derive(Clone, Copy, Debug)]
 struct Simple {
@@ -31,6 +34,9 @@ impl ShardCore {
         debug_assert!(self.intake_is_done(), "one batch at a time");
         let intake = &mut self.intake;
         intake.numbers.clear();
+        for message in batch.submitted.drain() {
+            intake.numbers.push(message.map_or(NOT_HERE, |message| self.messages.insert(message)));
+        }
         for message in batch.messages.drain(..) {
             intake.numbers.push(self.messages.insert(message));
         }
@@ -77,10 +83,9 @@ impl ShardCore {
                 }
             }
         }
-        for index in 0..self.intake.numbers.len() {
-            self.messages.release(self.intake.numbers[index]);
+        for number in self.intake.numbers.drain(..).filter(|&number| number != NOT_HERE) {
+            self.messages.release(number);
         }
-        self.intake.numbers.clear();
         // The lists are shared with the groups, which copy what is still shared before they change it.
         let mut spent = std::mem::take(&mut self.intake.batch);
         spent.clear();

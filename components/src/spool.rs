@@ -38,13 +38,27 @@ impl<T> Spool<T> {
         self.0.iter().map(|entry| &**entry)
     }
 
-    /// As they lie. What is copied out of them nobody drops.
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [ManuallyDrop<T>] {
-        &mut self.0
+    /// One of them.
+    #[must_use]
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<&T> {
+        self.0.get(index).map(|entry| &**entry)
+    }
+
+    /// One of them, to be changed.
+    #[must_use]
+    #[inline]
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
+        self.0.get_mut(index).map(|entry| &mut **entry)
+    }
+
+    /// Where the one with this key is, if they are sorted by it.
+    pub fn position<K: Ord>(&self, key: &K, key_of: impl Fn(&T) -> K) -> Option<usize> {
+        self.0.binary_search_by(|entry| key_of(entry).cmp(key)).ok()
     }
 
     /// Makes room for so many more.
-    pub(crate) fn reserve(&mut self, count: usize) {
+    pub fn reserve(&mut self, count: usize) {
         self.0.reserve(count);
     }
 
@@ -54,12 +68,17 @@ impl<T> Spool<T> {
     }
 
     /// Takes out and drops those that do not stay.
-    pub(crate) fn retain(&mut self, stays: impl Fn(&T) -> bool) {
+    pub fn retain(&mut self, stays: impl Fn(&T) -> bool) {
         self.0.extract_if(.., |entry| !stays(entry)).map(ManuallyDrop::into_inner).for_each(drop);
     }
 
+    /// Drops all of them.
+    pub fn clear(&mut self) {
+        self.drain().for_each(drop);
+    }
+
     /// Takes one out.
-    pub(crate) fn remove(&mut self, index: usize) -> T {
+    pub fn remove(&mut self, index: usize) -> T {
         ManuallyDrop::into_inner(self.0.remove(index))
     }
 }
@@ -82,8 +101,8 @@ pub struct Taken<'a, T>(Drain<'a, ManuallyDrop<T>>);
 
 impl<T> Taken<'_, T> {
     /// What is still to come.
-    pub(crate) fn as_slice(&self) -> &[ManuallyDrop<T>] {
-        self.0.as_slice()
+    pub fn rest(&self) -> impl ExactSizeIterator<Item = &T> {
+        self.0.as_slice().iter().map(|entry| &**entry)
     }
 }
 
@@ -112,10 +131,9 @@ impl<T> Drop for Taken<'_, T> {
 mod tests {
     use std::sync::Arc;
 
-    use bytes::Bytes;
-    use tickcast_components::{BatchMessage, Destination, Label, Overflow, Submission, Timestamp};
-
     use super::*;
+    use crate::{BatchMessage, Destination, Label, Overflow, Submission, Timestamp};
+    use bytes::Bytes;
 
     /// Goal: an entry ends once, whichever way it leaves: taken out with the others, asked for or not, by itself, since it does
     /// not stay, or with the spool.
