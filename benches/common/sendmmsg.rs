@@ -66,5 +66,43 @@ impl Side for Sendmmsg {
     }
 }
 
+/// A tick's messages in one datagram, each behind its length in two bytes.
+pub(crate) struct Joined {
+    socket: Sendmmsg,
+    datagram: Vec<u8>,
+}
+
+impl Joined {
+    pub(crate) fn new(addrs: &[SocketAddr]) -> Self {
+        Self { socket: Sendmmsg::new(addrs), datagram: Vec::new() }
+    }
+}
+
+impl Side for Joined {
+    fn tick(&mut self, payloads: &[Bytes]) {
+        self.datagram.clear();
+        for payload in payloads {
+            self.datagram.extend_from_slice(&(payload.len() as u16).to_le_bytes());
+            self.datagram.extend_from_slice(payload);
+        }
+        self.socket.send(&self.datagram, &[]);
+    }
+}
+
+/// The messages of a [`Joined`] datagram; none where one is cut off.
+pub(crate) fn joined(mut datagram: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    std::iter::from_fn(move || {
+        if datagram.is_empty() {
+            return None;
+        }
+        let (message, rest) = datagram
+            .split_first_chunk()
+            .and_then(|(length, rest)| rest.split_at_checked(usize::from(u16::from_le_bytes(*length))))
+            .unzip();
+        datagram = rest.unwrap_or_default();
+        Some(message)
+    })
+}
+
 /// Datagrams in one call, as in the engine.
 const BATCH: usize = 128;

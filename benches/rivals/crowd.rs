@@ -7,6 +7,7 @@ use tickcast::framing::decode;
 
 use crate::common::child::{Child, SWEEP_INTERVAL, Sockets, raise_files};
 use crate::common::payload::is_whole;
+use crate::sendmmsg::joined;
 #[cfg(feature = "zmq")]
 use crate::zmq;
 use crate::{enet, plain, quic, renet, tcp};
@@ -101,6 +102,14 @@ impl Tally {
         }
     }
 
+    /// Several, each behind its length.
+    pub(crate) fn take_joined(&mut self, datagram: &[u8]) {
+        joined(datagram).for_each(|message| match message {
+            Some(message) => self.take(message),
+            None => self.malformed(),
+        });
+    }
+
     pub(crate) fn malformed(&mut self) {
         self.malformed += 1;
     }
@@ -161,7 +170,9 @@ impl Sockets for Crowds {
             format @ (tcp::FRAMED | tcp::ALONE) => {
                 Box::new(tcp::Readers::connect(self.number, server(), format == tcp::FRAMED))
             }
-            format => Box::new(plain::Readers::open(self.number, format == plain::FRAMED)),
+            plain::FRAMED => Box::new(plain::Readers::open(self.number, Tally::take_framed)),
+            plain::JOINED => Box::new(plain::Readers::open(self.number, Tally::take_joined)),
+            _ => Box::new(plain::Readers::open(self.number, Tally::take)),
         };
         self.crowd = Some(crowd);
         self.tally = Tally { bytes: words[1].parse().expect("a length"), ..Tally::default() };

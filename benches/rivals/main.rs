@@ -9,7 +9,7 @@
 //! them; those of a protocol that answers look once a frame, as a game does. All sides take turns within one run.
 //!
 //! - `crowd`: the second process, which is the clients of whichever side is measured.
-//! - `bare`: a connected socket per client; the loop over one socket is shared with the bench of datagrams.
+//! - `bare`: a connected socket per client; the loops over one socket are shared with the bench of datagrams.
 //! - `plain`, `tcp`: this engine over UDP and over TCP, and clients that are bare sockets.
 //! - `tasks`: a task per client, with a channel each or a shared one.
 //! - `renet`, `enet`, `quic`, `zmq`: the libraries, a server and its clients each.

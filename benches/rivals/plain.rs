@@ -16,6 +16,8 @@ use crate::peers::addr;
 pub(crate) const FRAMED: &str = "framed";
 /// A datagram is a message.
 pub(crate) const ALONE: &str = "alone";
+/// A datagram is a tick's messages, each behind its length.
+pub(crate) const JOINED: &str = "joined";
 
 /// The engine, with all clients admitted.
 pub(crate) fn ours(clients: &mut Clients, bytes: usize) -> Ours {
@@ -46,21 +48,19 @@ const SERVER_BUFFER_BYTES: usize = 4 << 20;
 pub(crate) struct Readers {
     sockets: Vec<UdpSocket>,
     buffer: Vec<u8>,
-    framed: bool,
+    take: fn(&mut Tally, &[u8]),
 }
 
 impl Readers {
     /// Says where they are.
-    pub(crate) fn open(number: usize, framed: bool) -> Self {
-        Self { sockets: sockets(number), buffer: vec![0; DATAGRAM_BYTES_MAX], framed }
+    pub(crate) fn open(number: usize, take: fn(&mut Tally, &[u8])) -> Self {
+        Self { sockets: sockets(number), buffer: vec![0; DATAGRAM_BYTES_MAX], take }
     }
 }
 
 impl Crowd for Readers {
     fn sweep(&mut self, tally: &mut Tally) {
-        sweep(&self.sockets, &mut self.buffer, |datagram| {
-            if self.framed { tally.take_framed(datagram) } else { tally.take(datagram) }
-        });
+        sweep(&self.sockets, &mut self.buffer, |datagram| (self.take)(tally, datagram));
     }
 
     fn connected(&self) -> usize {

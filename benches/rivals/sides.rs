@@ -4,7 +4,7 @@ use crate::bare::Connected;
 use crate::common::cases;
 use crate::common::side::Side;
 use crate::crowd::Clients;
-use crate::sendmmsg::Sendmmsg;
+use crate::sendmmsg::{Joined, Sendmmsg};
 #[cfg(feature = "zmq")]
 use crate::zmq;
 use crate::{enet, plain, quic, renet, tasks, tcp};
@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Tickcast,
     /// A loop over one socket that sends each message as a datagram, and many by one call.
     Bare,
+    /// The same loop, which joins a tick's messages to one datagram, once for all clients.
+    Joined,
     /// A loop over a connected socket per client, each message a datagram.
     Connected,
     /// The same, the sockets registered with epoll.
@@ -43,6 +45,7 @@ impl cases::Kind for Kind {
     const ALL: &'static [Self] = &[
         Self::Tickcast,
         Self::Bare,
+        Self::Joined,
         Self::Connected,
         Self::Polled,
         Self::Classic,
@@ -62,6 +65,7 @@ impl cases::Kind for Kind {
         match self {
             Self::Tickcast => ("tickcast", "tickcast"),
             Self::Bare => ("bare", "bare sendmmsg, one per message"),
+            Self::Joined => ("joined", "bare sendmmsg, a tick's messages joined"),
             Self::Connected => ("connected", "bare send, a connected socket per client"),
             Self::Polled => ("polled", "bare send, the same, registered with epoll"),
             Self::Classic => ("classic", "a task and a channel per client"),
@@ -106,6 +110,7 @@ impl Kind {
         match self {
             Self::Tickcast => Box::new(plain::ours(clients, bytes)),
             Self::Bare => Box::new(Sendmmsg::new(&clients.open_plain(plain::ALONE, bytes))),
+            Self::Joined => Box::new(Joined::new(&clients.open_plain(plain::JOINED, bytes))),
             Self::Connected => Box::new(Connected::start(clients, bytes)),
             Self::Polled => Box::new(Connected::start_polled(clients, bytes)),
             Self::Classic => Box::new(tasks::Classic::start(clients, bytes)),

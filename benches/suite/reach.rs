@@ -83,12 +83,12 @@ const fn spent(workload: &'static str, side: &'static str) -> Key {
     Key { side, ..Key::new("rivals", workload, "cpu_ns") }
 }
 
-/// What a bare loop takes of what another program takes, both with one message per tick: the least that anybody can.
-const fn floor(title: &'static str, other: &'static str) -> Asked {
-    Asked { title, unit: "x", reach: None, key: spent("1", "bare"), by: Some(spent("1", other)) }
+/// What a bare loop takes of what another program takes, which sends as few datagrams as can be: the least that anybody can.
+const fn floor(title: &'static str, workload: &'static str, bare: &'static str, other: &'static str) -> Asked {
+    Asked { title, unit: "x", reach: None, key: spent(workload, bare), by: Some(spent(workload, other)) }
 }
 
-const ASKED: [Asked; 37] = [
+const ASKED: [Asked; 38] = [
     asked("idle tick, 100,000 peers", 1.5, "µs", Key::new("tick", "idle", "frame_us").of(100_000)),
     asked("frame, 1 message to a group of 10,000", 25.0, "µs", Key::new("tick", "group", "frame_us").of(10_000)),
     asked("frame, unicast, per message", 40.0, "ns", Key::new("tick", "unicast", "leg_ns").of(10_000)),
@@ -117,11 +117,12 @@ const ASKED: [Asked; 37] = [
     cpu("CPU by renet's (encrypts), 1 x 64 B", 0.25, "rivals", "1", "renet"),
     cpu("CPU by renet's (encrypts), 8 x 64 B", 0.25, "rivals", "8", "renet"),
     cpu("CPU by quinn's (encrypts), 1 x 64 B", 0.35, "rivals", "1", "quinn"),
-    floor("  a bare sendmmsg's by quinn's there", "quinn"),
+    floor("  a bare sendmmsg's by quinn's there", "1", "bare", "quinn"),
     cpu("CPU by quinn's (encrypts), 8 x 64 B", 0.35, "rivals", "8", "quinn"),
     cpu("CPU by ENet's, 1 x 64 B", 0.75, "rivals", "1", "enet"),
-    floor("  a bare sendmmsg's by ENet's there", "enet"),
+    floor("  a bare sendmmsg's by ENet's there", "1", "bare", "enet"),
     cpu("CPU by ENet's, 8 x 64 B", 0.7, "rivals", "8", "enet"),
+    floor("  a bare coalescing's by ENet's there", "8", "joined", "enet"),
     cpu("CPU by tokio broadcast's, 8 x 64 B", 0.15, "rivals", "8", "broadcast"),
     asked("  messages that ours loses there", 0.0, "of all", Key::new("rivals", "8", "lost")),
     cpu("CPU by a bare loop's over TCP, 1 x 64 B", 1.1, "tcp", "a", "joined"),

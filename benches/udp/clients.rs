@@ -7,6 +7,7 @@ use tickcast::framing::decode;
 use crate::common::child::{Child, Sockets, raise_files};
 use crate::common::payload::is_whole;
 use crate::datagrams::{DATAGRAM_BYTES_MAX, sockets, sweep};
+use crate::sendmmsg::joined;
 
 /// How messages lie in datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,18 +119,10 @@ impl Counter {
                 Ok(decoded) => decoded.records().for_each(|record| self.message(record.payload)),
                 Err(_) => self.total.malformed += 1,
             },
-            Format::Joined => {
-                let mut rest = datagram;
-                while let Some((length, behind)) = rest.split_first_chunk() {
-                    let length = usize::from(u16::from_le_bytes(*length));
-                    let Some((message, behind)) = behind.split_at_checked(length) else {
-                        self.total.malformed += 1;
-                        return;
-                    };
-                    self.message(message);
-                    rest = behind;
-                }
-            }
+            Format::Joined => joined(datagram).for_each(|message| match message {
+                Some(message) => self.message(message),
+                None => self.total.malformed += 1,
+            }),
         }
     }
 

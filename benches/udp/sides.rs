@@ -14,7 +14,7 @@ use crate::clients::Format;
 use crate::common::cases;
 use crate::common::side::{Ours, Side};
 use crate::datagrams::{WILDCARD, admitted};
-use crate::sendmmsg::Sendmmsg;
+use crate::sendmmsg::{Joined, Sendmmsg};
 
 /// The sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Kind {
                 let socket = UdpSocket::bind(WILDCARD).expect("any port");
                 Box::new(SendTo { socket, addrs: addrs.to_vec() })
             }
-            Self::SendmmsgJoined => Box::new(Joined { socket: Sendmmsg::new(addrs), datagram: Vec::new() }),
+            Self::SendmmsgJoined => Box::new(Joined::new(addrs)),
             Self::SendmmsgAlone => Box::new(Sendmmsg::new(addrs)),
             Self::SendmmsgOwn => Box::new(Own(Sendmmsg::new(addrs))),
             Self::SendmmsgSegmented => {
@@ -132,23 +132,6 @@ impl Side for SendTo {
                 self.socket.send_to(payload, addr).expect("loopback takes it");
             }
         }
-    }
-}
-
-/// A tick's messages in one datagram.
-struct Joined {
-    socket: Sendmmsg,
-    datagram: Vec<u8>,
-}
-
-impl Side for Joined {
-    fn tick(&mut self, payloads: &[Bytes]) {
-        self.datagram.clear();
-        for payload in payloads {
-            self.datagram.extend_from_slice(&(payload.len() as u16).to_le_bytes());
-            self.datagram.extend_from_slice(payload);
-        }
-        self.socket.send(&self.datagram, &[]);
     }
 }
 
