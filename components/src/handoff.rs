@@ -18,7 +18,7 @@ use crate::compact::{CompactAddr, CompactBool, CompactOverflow};
 use crate::config::HelloPolicy;
 use crate::identity::{Identity, Label, Slot};
 use crate::inbound::Inbound;
-use crate::message::Submission;
+use crate::message::{Overflow, Submission};
 use crate::outcome::{DropReason, Drops, Outcome};
 use crate::room::{Reservations, RoomWanted};
 use crate::spool::Spool;
@@ -112,6 +112,24 @@ pub struct BatchMessage {
 }
 
 const _: () = assert!(size_of::<BatchMessage>() == 72);
+
+impl BatchMessage {
+    /// A message that asks for nothing: no deadline, no receipt and no confirmation, the first label and the usual policy.
+    #[must_use]
+    pub fn new(sequence: u64, payload: impl Into<Bytes>) -> Self {
+        Self {
+            payload: payload.into(),
+            sequence,
+            order: 0,
+            deadline: Timestamp::NEVER,
+            overflow: Overflow::default().into(),
+            label: Label::default(),
+            receipt: false.into(),
+            ack: false.into(),
+            expires_in: false.into(),
+        }
+    }
+}
 
 /// One step of a batch. Numbers are indices into the batch's other lists; a message's are those of [`Batch::message`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -67,11 +67,6 @@ impl<T> Spool<T> {
         Taken(self.0.drain(..))
     }
 
-    /// Takes out and drops those that do not stay.
-    pub fn retain(&mut self, stays: impl Fn(&T) -> bool) {
-        self.0.extract_if(.., |entry| !stays(entry)).map(ManuallyDrop::into_inner).for_each(drop);
-    }
-
     /// Drops all of them.
     pub fn clear(&mut self) {
         self.drain().for_each(drop);
@@ -91,7 +86,7 @@ impl<T> Default for Spool<T> {
 
 impl<T> Drop for Spool<T> {
     fn drop(&mut self) {
-        self.retain(|_| false);
+        self.clear();
     }
 }
 
@@ -131,29 +126,20 @@ impl<T> Drop for Taken<'_, T> {
 mod tests {
     use std::sync::Arc;
 
-    use super::*;
-    use crate::{BatchMessage, Destination, Label, Overflow, Submission, Timestamp};
     use bytes::Bytes;
 
-    /// Goal: an entry ends once, whichever way it leaves: taken out with the others, asked for or not, by itself, since it does
-    /// not stay, or with the spool.
+    use super::*;
+    use crate::{BatchMessage, Destination, Submission};
+
+    /// Goal: an entry ends once, whichever way it leaves: taken out with the others, asked for or not, by itself, with all that are
+    /// dropped, or with the spool.
     #[test]
     fn an_entry_ends_once() {
         let (peer, bytes): (Arc<str>, Arc<[u8]>) = ("7".into(), [7].into());
         let mut spool = Spool::default();
         let mut fill = |count| {
             for sequence in 0..count {
-                let message = BatchMessage {
-                    payload: Bytes::from_owner(Arc::clone(&bytes)),
-                    sequence,
-                    order: 0,
-                    deadline: Timestamp::NEVER,
-                    overflow: Overflow::DropNewest.into(),
-                    label: Label::default(),
-                    receipt: false.into(),
-                    ack: false.into(),
-                    expires_in: false.into(),
-                };
+                let message = BatchMessage::new(sequence, Bytes::from_owner(Arc::clone(&bytes)));
                 let to = Destination::Peer(Arc::clone(&peer));
                 spool.push(Submission { to, message });
             }
@@ -164,10 +150,18 @@ mod tests {
         assert_eq!((ten.len(), alive()), (10, (10, 10)));
         assert_eq!(ten.remove(3).message.sequence, 3);
         assert_eq!(alive(), (9, 9));
-        ten.retain(|submission| submission.message.sequence % 2 == 0);
+        for odd in [1, 5, 7, 9] {
+            let index = ten.position(&odd, |one| one.message.sequence).unwrap();
+            assert_eq!(ten.get_mut(index).map(|one| one.message.sequence), Some(odd));
+            drop(ten.remove(index));
+            assert_eq!(ten.position(&odd, |one| one.message.sequence), None);
+        }
         assert_eq!((ten.len(), alive()), (5, (5, 5)));
         let taken: Vec<u64> = ten.drain().map(|one| one.message.sequence).collect();
         assert_eq!((taken, alive()), (vec![0, 2, 4, 6, 8], (0, 0)));
+        let mut three = fill(3);
+        three.clear();
+        assert_eq!((three.len(), alive()), (0, (0, 0)));
         let mut four = fill(4);
         let mut rest = four.drain();
         assert_eq!((rest.next().map(|one| one.message.sequence), rest.len()), (Some(0), 3));

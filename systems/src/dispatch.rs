@@ -76,7 +76,6 @@ pub(crate) fn dispatch<P: PeerId>(
     }
     drop(rest);
     legs.messages.fresh = fresh;
-    senders.shards.hand_over(&mut legs.messages.contents);
     senders.shards.list.iter().map(|shard| shard.batch.legs).sum::<u64>() - before
 }
 

@@ -96,7 +96,7 @@ impl<'a> PendingMessage<'a> {
     /// The public sequence number.
     #[must_use]
     pub fn sequence(self) -> u64 {
-        self.pending.sequence
+        self.pending.sequence()
     }
 
     /// The public name, given the engine's epoch.
@@ -138,13 +138,13 @@ impl<'a> PendingMessage<'a> {
     /// Who gets it.
     #[must_use]
     pub fn recipients(self) -> &'a Recipients {
-        &self.pending.to
+        self.pending.recipients()
     }
 
     /// Legs that have neither left for the I/O side nor had an outcome.
     #[must_use]
     pub fn legs(self) -> u32 {
-        self.pending.legs
+        self.pending.legs()
     }
 }
 

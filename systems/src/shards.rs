@@ -33,8 +33,8 @@ impl<P: PeerId> Shards<P> {
         }
     }
 
-    /// Gives the batch the tick's messages, if it names any. Dispatch ends with it; where a panic of the host's has cut a dispatch
-    /// short, what comes next does it.
+    /// Gives the batch the tick's messages, if it names any: before it leaves or is given up, and at the latest before other messages
+    /// are the tick's.
     pub(crate) fn hand_over(&mut self, contents: &mut Contents) {
         if let [shard] = &mut self.list[..]
             && std::mem::take(&mut shard.submitted) > 0
@@ -55,7 +55,7 @@ pub struct Shard {
     pub strangers: VecDeque<Inbound>,
     /// What the next flush hands over.
     pub batch: Batch,
-    /// How many messages the batch will have as they were submitted, from when dispatch begins until it ends.
+    /// How many messages the batch will have as they were submitted, from when dispatch begins until it is given them.
     pub submitted: u32,
     /// Empty batches.
     pub spare: Vec<Batch>,

@@ -90,23 +90,10 @@ fn sequence(message: &Option<BatchMessage>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use tickcast_components::{Label, Overflow, Timestamp};
-
     use super::*;
 
     fn submission(sequence: u64) -> Submission<u64> {
-        let message = BatchMessage {
-            payload: sequence.to_string().into_bytes().into(),
-            sequence,
-            order: 0,
-            deadline: Timestamp::NEVER,
-            overflow: Overflow::DropNewest.into(),
-            label: Label::default(),
-            receipt: false.into(),
-            ack: false.into(),
-            expires_in: false.into(),
-        };
-        Submission { to: Destination::Peer(sequence), message }
+        Submission { to: Destination::Peer(sequence), message: BatchMessage::new(sequence, sequence.to_string()) }
     }
 
     /// Goal: whoever a message is for stays with it, in whatever order they come, and whichever are taken back.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tickcast_components::{Batch, BatchEntry, BatchMessage, HelloPolicy, Label, Overflow, ShardOp, ShardPort};
+use tickcast_components::{Batch, BatchEntry, BatchMessage, HelloPolicy, Label, ShardOp, ShardPort};
 
 use super::*;
 use crate::framing::{AckBlock, Cookies, Encoder, decode};
@@ -93,17 +93,8 @@ fn confirmations_survive_the_wrap_of_sequences() {
     core.begin(batch);
     core.resume(&mut io, Timestamp(0));
     for sequence in 0..6 {
-        let message = BatchMessage {
-            payload: "m".into(),
-            sequence,
-            order: sequence,
-            deadline: Timestamp::NEVER,
-            overflow: Overflow::DropNewest.into(),
-            label: Label::default(),
-            receipt: true.into(),
-            ack: true.into(),
-            expires_in: false.into(),
-        };
+        let asks = true.into();
+        let message = BatchMessage { order: sequence, receipt: asks, ack: asks, ..BatchMessage::new(sequence, "m") };
         let entries = vec![BatchEntry::Leg { slot: 0, message: 0 }];
         core.begin(Batch { messages: vec![message], entries, legs: 1, bytes: 1, ..Batch::default() });
         core.resume(&mut io, Timestamp(sequence));
